@@ -1,0 +1,11 @@
+//! bedplate makes a GPU host reproducible: it locks, provisions, checks, and only then lets the
+//! first `up` happen.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`error`], [`digest`] | the error type and content digests, used by all |
+//!
+//! Imports point down only.
+
+pub mod digest;
+pub mod error;
