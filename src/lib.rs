@@ -4,8 +4,10 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`error`], [`digest`] | the error type and content digests, used by all |
+//! | [`system`] | the host below: files, child processes, clock, network, users, signals |
 //!
 //! Imports point down only.
 
 pub mod digest;
 pub mod error;
+pub mod system;
