@@ -5,9 +5,16 @@
 //! Imports point down only: `cli` → features → pure modules, features → adaptors → `system`;
 //! adaptors never import features, pure modules or one another. `tests/it/imports.rs` enforces it.
 
-pub mod check;
+pub mod cli;
 pub mod digest;
 pub mod error;
+pub mod progress;
+pub mod ui;
+
+pub mod check;
+
 pub mod lock;
 pub mod profile;
-pub mod progress;
+
+pub mod store;
+pub mod system;
