@@ -16,5 +16,4 @@ pub mod check;
 pub mod lock;
 pub mod profile;
 
-pub mod store;
 pub mod system;

@@ -26,6 +26,33 @@ pub struct Context {
 }
 
 impl Context {
+    /// Reads the configuration files and settles where things are.
+    ///
+    /// # Errors
+    /// A configuration file is broken.
+    pub fn new(
+        ui: Ui,
+        env: BTreeMap<String, String>,
+        directory: PathBuf,
+        store: Option<PathBuf>,
+    ) -> Result<Self> {
+        let set = |name: &str| env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = set("HOME");
+        let under_home = |path: &str| home.as_ref().map(|home| home.join(path));
+        let user = set("XDG_CONFIG_HOME").or_else(|| under_home(".config"));
+        let user = user.map(|user| user.join("bedplate/config.toml"));
+        let config = Config::load(set("BEDPLATE_CONFIG").as_deref(), user.as_deref())?;
+        let store = store.unwrap_or_else(|| {
+            if rustix::process::geteuid().is_root() {
+                PathBuf::from("/var/lib/bedplate/store")
+            } else {
+                let cache = set("XDG_CACHE_HOME").or_else(|| under_home(".cache"));
+                cache.unwrap_or_else(|| "/var/tmp".into()).join("bedplate/store")
+            }
+        });
+        Ok(Self { ui, env, directory, config, store })
+    }
+
     /// An environment variable that is set and not empty.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
