@@ -8,6 +8,7 @@ use std::{
 use super::config::Config;
 use crate::{
     error::{Error, Result},
+    system::signals,
     ui::Ui,
 };
 
@@ -80,23 +81,6 @@ impl Context {
     /// Runs `work` until it is done or a signal interrupts it. Interrupted work is dropped where it
     /// waits; what it was doing on a host is in the journal.
     pub fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.runtime()?.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let listen = |kind| {
-                signal(kind).map_err(|error| Error::failed("listening for signals failed").because(error))
-            };
-            let mut interrupt = listen(SignalKind::interrupt())?;
-            let mut terminate = listen(SignalKind::terminate())?;
-            tokio::select! {
-                result = work => result,
-                _ = interrupt.recv() => Err(interrupted(2)),
-                _ = terminate.recv() => Err(interrupted(15)),
-            }
-        })
+        self.runtime()?.block_on(async { signals::listen()?.guard(work).await })
     }
-}
-
-fn interrupted(signal: i32) -> Error {
-    let name = if signal == 2 { "interrupted" } else { "terminated" };
-    Error::new(crate::error::Kind::Interrupted(signal), name)
 }
