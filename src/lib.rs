@@ -9,5 +9,6 @@ pub mod check;
 pub mod digest;
 pub mod error;
 pub mod lock;
+pub mod oci;
 pub mod profile;
 pub mod progress;
