@@ -9,6 +9,7 @@ pub mod check;
 pub mod digest;
 pub mod error;
 pub mod lock;
+pub mod oci;
 pub mod profile;
 pub mod progress;
 pub mod store;
