@@ -73,7 +73,7 @@ impl Sources {
             match text_of(&at, content).and_then(|text| profile::deployment::parse(&at, text)) {
                 Ok(parsed) => {
                     for warning in &parsed.warnings {
-                        context.ui.warning(warning);
+                        context.ui.warn_at(&warning.message, warning.snippet.as_ref(), &warning.hint);
                     }
                     deployments.insert(named.clone(), parsed.deployment);
                 }
@@ -170,7 +170,7 @@ pub fn deployment(context: &Context, named: &Path) -> Result<(String, Deployment
     let text = files::read_text(&path, TEXT_LIMIT)?;
     let parsed = profile::deployment::parse(&shown, &text)?;
     for warning in &parsed.warnings {
-        context.ui.warning(warning);
+        context.ui.warn_at(&warning.message, warning.snippet.as_ref(), &warning.hint);
     }
     Ok((text, parsed.deployment))
 }

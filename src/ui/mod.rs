@@ -74,6 +74,19 @@ impl Ui {
         }
     }
 
+    /// A warning with its place in a file and a hint, where it has them.
+    pub fn warn_at(&self, message: &str, place: Option<&crate::error::Snippet>, hint: &str) {
+        let place = place.map_or_else(String::new, |place| {
+            let start = place.span.start.min(place.text.len());
+            let line = place.text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
+            format!("{}:{line}: ", place.path)
+        });
+        self.warn(&format!("{place}{message}"));
+        if !hint.is_empty() {
+            self.say(&format!("hint: {hint}"));
+        }
+    }
+
     /// Renders an error to standard error.
     pub fn error(&self, error: &Error) {
         write_err(&errors::render(error));
