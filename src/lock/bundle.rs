@@ -266,9 +266,9 @@ impl Bundle {
                 continue;
             };
             if profile.deployments.iter().any(|deployment| deployment == path) {
-                match text(archive_path, path).and_then(|text| profile::deployment::parse(path, text)) {
-                    Ok(parsed) => {
-                        deployments.insert(path.to_owned(), parsed.deployment);
+                match text(archive_path, path).and_then(|text| parse_deployment(path, text)) {
+                    Ok(deployment) => {
+                        deployments.insert(path.to_owned(), deployment);
                     }
                     Err(error) => errors.push(error),
                 }
@@ -284,6 +284,10 @@ impl Bundle {
         let freshness = super::freshness(&lock, &inputs, &wanted);
         Ok(Pinned { name, lock_digest: lock.digest(), profile, lock, deployments, sources, freshness })
     }
+}
+
+fn parse_deployment(path: &str, _text: &str) -> Result<Deployment> {
+    Err(Error::failed(format!("`{path}`: the deployment reader is not merged")))
 }
 
 /// `NAME` of a plain file name `NAME.toml`.
