@@ -1,6 +1,6 @@
 //! How registries are reached: plain data the caller makes, and the endpoints that follow from it.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 
 use url::Url;
 
@@ -56,6 +56,8 @@ pub struct ClientConfig {
     pub response_timeout: Duration,
     /// Time limit between two pieces of a body.
     pub stall_timeout: Duration,
+    /// Where credential helpers are looked for, in `PATH`'s form. `None`: the process's own `PATH`.
+    pub helper_path: Option<OsString>,
     /// Time limit for a credential helper.
     pub helper_timeout: Duration,
 }
@@ -73,6 +75,7 @@ impl Default for ClientConfig {
             connect_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
+            helper_path: None,
             helper_timeout: Duration::from_secs(30),
         }
     }

@@ -1,11 +1,7 @@
 //! Credentials from Docker's configuration and its helpers (docs.docker.com, "docker login",
 //! "Credential stores" and "Credential helpers").
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{ffi::OsStr, path::Path, process::Stdio, time::Duration};
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use secrecy::{ExposeSecret, SecretString};
@@ -59,14 +55,23 @@ impl From<DockerCredential> for Credentials {
     }
 }
 
+/// How helpers are run.
+#[derive(Clone, Copy)]
+pub(super) struct Helpers<'a> {
+    /// `PATH` to find them in, where it is not the process's own.
+    pub(super) path: Option<&'a OsStr>,
+    /// How long one may take.
+    pub(super) limit: Duration,
+}
+
 /// What Docker's configuration calls a registry.
 fn key(registry: &str) -> &str {
     if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry }
 }
 
 /// Looks up the credentials for a registry (host with port, as references write it). `None` where there
-/// are none. A helper that fails or takes longer than `limit` is an error.
-pub(super) async fn look_up(dir: &Path, registry: &str, limit: Duration) -> Result<Option<Credentials>> {
+/// are none. A helper that fails or takes too long is an error.
+pub(super) async fn look_up(dir: &Path, registry: &str, run: Helpers<'_>) -> Result<Option<Credentials>> {
     let path = dir.join("config.json");
     let Some(content) = read::to_limit(&path, LARGEST)?.map(Zeroizing::new) else { return Ok(None) };
     // The cause is left out on purpose: a parser's message may quote what it read.
@@ -77,7 +82,7 @@ pub(super) async fn look_up(dir: &Path, registry: &str, limit: Duration) -> Resu
     let store = fields.remove("credsStore");
     let own = helpers.as_ref().and_then(|h| h.get(key(registry)).or_else(|| h.get(registry)));
     if let Some(helper) = own.and_then(Value::as_str).filter(|name| !name.is_empty()) {
-        return run_helper(helper, registry, limit).await;
+        return run_helper(helper, registry, run).await;
     }
     let content = Zeroizing::new(serde_json::to_vec(&config).map_err(|_| broken(&path))?);
     match docker_credential::get_credential_from_reader(content.as_slice(), key(registry)) {
@@ -96,7 +101,7 @@ pub(super) async fn look_up(dir: &Path, registry: &str, limit: Duration) -> Resu
         }
     }
     match store.as_ref().and_then(Value::as_str).filter(|name| !name.is_empty()) {
-        Some(store) => run_helper(store, registry, limit).await,
+        Some(store) => run_helper(store, registry, run).await,
         None => Ok(None),
     }
 }
@@ -116,7 +121,8 @@ struct HelperAnswer {
 }
 
 /// Asks `docker-credential-NAME get` (github.com/docker/docker-credential-helpers, "Development").
-async fn run_helper(name: &str, registry: &str, limit: Duration) -> Result<Option<Credentials>> {
+async fn run_helper(name: &str, registry: &str, run: Helpers<'_>) -> Result<Option<Credentials>> {
+    let limit = run.limit;
     let program = format!("docker-credential-{name}");
     let shown = super::failure::excerpt(&program);
     let try_it = format!("try it by hand: `echo {} | {shown} get`", key(registry));
@@ -125,7 +131,11 @@ async fn run_helper(name: &str, registry: &str, limit: Duration) -> Result<Optio
             .hint("correct `credHelpers` or `credsStore` in Docker's `config.json`"));
     }
     let ask = async {
-        let mut child = Command::new(PathBuf::from(&program))
+        let mut command = Command::new(&program);
+        if let Some(path) = run.path {
+            command.env("PATH", path);
+        }
+        let mut child = command
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -189,10 +199,12 @@ mod tests {
 
     use super::*;
 
+    const HELPERS: Helpers<'_> = Helpers { path: None, limit: Duration::from_secs(1) };
+
     async fn found(config: &str, registry: &str) -> Result<Option<Credentials>> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("config.json"), config).unwrap();
-        look_up(dir.path(), registry, Duration::from_millis(300)).await
+        look_up(dir.path(), registry, HELPERS).await
     }
 
     #[tokio::test]
@@ -221,7 +233,7 @@ mod tests {
     #[tokio::test]
     async fn no_file_is_no_credentials() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(look_up(dir.path(), "h.io", Duration::from_secs(1)).await.unwrap().is_none());
+        assert!(look_up(dir.path(), "h.io", HELPERS).await.unwrap().is_none());
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use super::{
     challenge::{self, Scheme},
     config::{ClientConfig, Endpoint},
-    credentials::{self, Credentials},
+    credentials::{self, Credentials, Helpers},
     failure::{self, Again, Asked, Failure, Wanted},
     manifest::{ACCEPT, LARGEST_MANIFEST},
     reference::Reference,
@@ -102,7 +102,9 @@ impl Registries {
         let state = self.host(host);
         let found = state.credentials.get_or_init(|| async {
             let Some(dir) = &self.config.docker_config else { return Ok(None) };
-            credentials::look_up(dir, host, self.config.helper_timeout).await.map_err(|error| {
+            let limit = self.config.helper_timeout;
+            let helpers = Helpers { path: self.config.helper_path.as_deref(), limit };
+            credentials::look_up(dir, host, helpers).await.map_err(|error| {
                 let mut message = error.message().to_owned();
                 for cause in error.causes() {
                     message = format!("{message}: {cause}");
