@@ -81,12 +81,16 @@ impl Docker {
     /// No socket, no permission, nothing listening, no answer within ten seconds, or a daemon older than 20.10:
     /// each with its own message and hint.
     pub async fn connect(socket: &str) -> Result<Self> {
+        Self::connect_within(socket, HELLO).await
+    }
+
+    async fn connect_within(socket: &str, hello: Duration) -> Result<Self> {
         let socket = socket.strip_prefix("unix://").unwrap_or(socket);
         // Asked first by hand: bollard wraps the reason several times over.
-        match tokio::time::timeout(HELLO, tokio::net::UnixStream::connect(socket)).await {
+        match tokio::time::timeout(hello, tokio::net::UnixStream::connect(socket)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(unreachable(socket, &error)),
-            Err(_) => return Err(silent(socket)),
+            Err(_) => return Err(silent(socket, hello)),
         }
         let client =
             bollard::Docker::connect_with_unix(socket, ANSWER.as_secs(), bollard::API_DEFAULT_VERSION)
@@ -100,9 +104,9 @@ impl Docker {
                     }
                     request
                 });
-        let client = match tokio::time::timeout(HELLO, client.negotiate_version()).await {
+        let client = match tokio::time::timeout(hello, client.negotiate_version()).await {
             Ok(client) => client.map_err(|error| failed(Asked::Connect, error))?,
-            Err(_) => return Err(silent(socket)),
+            Err(_) => return Err(silent(socket, hello)),
         };
         let api = client.client_version();
         if (api.major_version, api.minor_version) < OLDEST_API {
@@ -176,8 +180,8 @@ fn unreachable(socket: &str, error: &std::io::Error) -> Error {
     }
 }
 
-fn silent(socket: &str) -> Error {
-    Error::failed(format!("Docker does not answer on `{socket}` within {} s", HELLO.as_secs()))
+fn silent(socket: &str, hello: Duration) -> Error {
+    Error::failed(format!("Docker does not answer on `{socket}` within {} s", hello.as_secs()))
         .hint("look at `journalctl -u docker`, then `systemctl restart docker`")
 }
 
@@ -200,8 +204,7 @@ mod tests {
 
         let mute = path("mute");
         let _listener = std::os::unix::net::UnixListener::bind(&mute).unwrap();
-        tokio::time::pause();
-        let error = Docker::connect(&mute).await.unwrap_err();
+        let error = Docker::connect_within(&mute, Duration::from_millis(50)).await.unwrap_err();
         assert!(error.message().contains("does not answer"), "{error}");
     }
 
