@@ -12,3 +12,5 @@ pub mod error;
 pub mod lock;
 pub mod profile;
 pub mod progress;
+pub mod store;
+pub mod system;
