@@ -8,6 +8,9 @@
 pub mod check;
 pub mod digest;
 pub mod error;
+pub mod host;
 pub mod lock;
+pub mod plan;
 pub mod profile;
 pub mod progress;
+pub mod system;
