@@ -1,7 +1,18 @@
 //! bedplate makes a GPU host reproducible: it locks, provisions, checks, and only then lets the
 //! first `up` happen.
 //!
-//! Features are the rooms, adaptors to the outside world the cellar, the command line the porch.
+//! | module | what lives there |
+//! |---|---|
+//! | [`cli`], [`ui`] | the porch: one file a verb; tables, progress, errors, exit codes |
+//! | [`profile`], [`lock`], [`plan`] | pure: what is wanted, what it is, what is to do |
+//! | [`host`] | facts, provisioning, generations |
+//! | [`check`] | checks by layer, readiness, the gate |
+//! | [`deploy`] | a running deployment |
+//! | [`fleet`] | hosts reached over SSH |
+//! | [`oci`], [`docker`], [`gpu`] | adaptors: registries, the container engine, NVML |
+//! | [`store`], [`system`] | content-addressed files; files, processes, clock, network |
+//! | [`error`], [`digest`], [`progress`] | the foundation, used by all |
+//!
 //! Imports point down only: `cli` → features → pure modules, features → adaptors → `system`;
 //! adaptors never import features, pure modules or one another. `tests/it/imports.rs` enforces it.
 
@@ -13,4 +24,5 @@ pub mod lock;
 pub mod plan;
 pub mod profile;
 pub mod progress;
+pub mod store;
 pub mod system;
