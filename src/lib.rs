@@ -18,6 +18,7 @@
 
 pub mod check;
 pub mod digest;
+pub mod docker;
 pub mod error;
 pub mod host;
 pub mod lock;
