@@ -1,15 +1,35 @@
 //! What an operator writes: host profiles, deployments, and the services a deployment stands for.
 //! Pure: text in, checked values or errors with their place out.
 
+mod decode;
 pub mod deployment;
+mod forms;
+mod host_profile;
+mod host_rules;
+mod secrets_like;
 pub mod services;
+mod tree;
+mod tree_toml;
+mod tree_yaml;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
+pub use decode::Warning;
 pub use deployment::Deployment;
 
+use crate::error::Result;
+
+/// Reads a host profile. `path` is only for messages. All errors are given at once, each with its place
+/// ([`crate::error::Error::related`]).
+pub fn parse(path: &str, text: &str) -> Result<Profile> {
+    host_profile::parse(path, text)
+}
+
 /// A host profile: the host an operator wants (`profiles/NAME.toml`, `schema = 1`).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Profile {
     /// One line for people.
     pub description: Option<String>,
@@ -44,10 +64,21 @@ impl Profile {
     pub fn wants_gpus(&self) -> bool {
         self.driver.flavor != DriverFlavor::None || self.container.gpu_access != GpuAccess::None
     }
+
+    /// Every file this profile reads, as written: paths relative to the profile. Deployments, sources of
+    /// files, keyrings and patches. Secrets are not among them.
+    pub fn input_paths(&self) -> BTreeSet<&str> {
+        let sources = self.files.iter().filter_map(|file| match &file.content {
+            FileContent::Source(path) => Some(path),
+            FileContent::Inline(_) => None,
+        });
+        let keyrings = self.host.repositories.iter().map(|repository| &repository.keyring);
+        self.deployments.iter().chain(sources).chain(keyrings).chain(&self.driver.patches).map(String::as_str).collect()
+    }
 }
 
 /// `[host]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Host {
     /// The distribution.
     pub distribution: Distribution,
@@ -64,7 +95,7 @@ pub struct Host {
 }
 
 /// A Linux distribution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum Distribution {
     /// Debian.
     Debian,
@@ -83,7 +114,7 @@ impl Distribution {
 }
 
 /// `[[host.repository]]`: an archive besides the distribution's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Repository {
     /// Its name in the lock.
     pub name: String,
@@ -98,7 +129,7 @@ pub struct Repository {
 }
 
 /// `[kernel]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Kernel {
     /// The kernel package.
     pub package: Option<String>,
@@ -111,7 +142,7 @@ pub struct Kernel {
 }
 
 /// `[gpu]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Gpu {
     /// Model as NVIDIA names it, such as `H100`.
     pub model: Option<String>,
@@ -124,7 +155,7 @@ pub struct Gpu {
 }
 
 /// `[driver]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Driver {
     /// Which kernel modules.
     pub flavor: DriverFlavor,
@@ -135,7 +166,7 @@ pub struct Driver {
 }
 
 /// Which of NVIDIA's kernel modules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum DriverFlavor {
     /// The open kernel modules.
     Open,
@@ -146,7 +177,7 @@ pub enum DriverFlavor {
 }
 
 /// `[container]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Container {
     /// The container engine; Docker is the only one.
     pub engine: ContainerEngine,
@@ -157,14 +188,14 @@ pub struct Container {
 }
 
 /// A container engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum ContainerEngine {
     /// Docker.
     Docker,
 }
 
 /// How containers reach GPUs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum GpuAccess {
     /// Container Device Interface specifications.
     Cdi,
@@ -175,7 +206,7 @@ pub enum GpuAccess {
 }
 
 /// A value of `[images]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ImageWanted {
     /// As written: a registry reference or `oci:DIR[:TAG]`.
     pub reference: String,
@@ -184,7 +215,7 @@ pub struct ImageWanted {
 }
 
 /// `[[mount]]`: a directory that holds state. Its contents are never written, moved or deleted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Mount {
     /// Absolute, normalised path.
     pub path: String,
@@ -197,7 +228,7 @@ pub struct Mount {
 }
 
 /// `[[file]]`: configuration that a generation owns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ManagedFile {
     /// Absolute, normalised path.
     pub path: String,
@@ -210,7 +241,7 @@ pub struct ManagedFile {
 }
 
 /// What a managed file holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum FileContent {
     /// The text itself. A final newline is added where there is none.
     Inline(String),
@@ -219,7 +250,7 @@ pub enum FileContent {
 }
 
 /// `[[user]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct User {
     /// Account name.
     pub name: String,
@@ -230,7 +261,7 @@ pub struct User {
 }
 
 /// `[checks]`: thresholds, and recorded exceptions.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Checks {
     /// Free space wanted beside what images and weights need, in GiB. 0 unless said.
     pub disk_free_gib: u64,
@@ -257,7 +288,7 @@ impl Default for Checks {
 }
 
 /// Where a secret's value comes from. Never the value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum SecretSource {
     /// An environment variable of the operator.
     Env(String),
