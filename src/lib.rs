@@ -1,11 +1,20 @@
 //! bedplate makes a GPU host reproducible: it locks, provisions, checks, and only then lets the
 //! first `up` happen.
 //!
-//! | module | what lives there |
-//! |---|---|
-//! | [`error`], [`digest`] | the error type and content digests, used by all |
-//!
-//! Imports point down only.
+//! Features are the rooms, adaptors to the outside world the cellar, the command line the porch.
+//! Imports point down only: `cli` → features → pure modules, features → adaptors → `system`;
+//! adaptors never import features, pure modules or one another. `tests/it/imports.rs` enforces it.
 
+pub mod cli;
 pub mod digest;
 pub mod error;
+pub mod progress;
+pub mod ui;
+
+pub mod check;
+
+pub mod lock;
+pub mod profile;
+
+pub mod store;
+pub mod system;

@@ -1,0 +1,89 @@
+//! The lock: every image by digest, and the facts read from it (`profiles/NAME.lock`).
+//! Pure, but for `resolve`, which drives `oci`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+/// Breaking version of the lock format this bedplate reads and writes.
+pub const VERSION: u32 = 1;
+/// Additive revision of the lock format this bedplate writes.
+pub const REVISION: u32 = 0;
+
+/// A lock, as plain data.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lock {
+    /// Digest of each input as parsed, by its path relative to the lock, or by a table's name.
+    pub inputs: BTreeMap<String, Digest>,
+    /// Images, by the profile's name for them or one made from the reference.
+    pub images: BTreeMap<String, LockedImage>,
+}
+
+/// One image, pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedImage {
+    /// Normalised reference it was resolved from, such as `docker.io/vllm/vllm-openai:v0.11.0`.
+    pub reference: String,
+    /// `os/architecture`, such as `linux/amd64`.
+    pub platform: String,
+    /// Digest of the index the tag named, where it named one.
+    pub index: Option<Digest>,
+    /// Digest of the platform's manifest: what the host pulls.
+    pub manifest: Digest,
+    /// Digest of the image configuration.
+    pub config: Digest,
+    /// What a host must fetch, in bytes: configuration and compressed layers.
+    pub download: u64,
+    /// Layer digests, lowest first.
+    pub layers: Vec<Digest>,
+    /// What the configuration says.
+    pub facts: ImageFacts,
+    /// Whether the profile's driver and GPUs can run it.
+    pub verdict: Verdict,
+}
+
+/// Facts read from an image's configuration. Absent means unknown, never "fine".
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageFacts {
+    /// `CUDA_VERSION`.
+    pub cuda: Option<String>,
+    /// `NVIDIA_REQUIRE_*`: variable name to requirement.
+    pub require: BTreeMap<String, String>,
+    /// `NVIDIA_DISABLE_REQUIRE` is set to a true value.
+    pub disable_require: bool,
+    /// The entrypoint.
+    pub entrypoint: Vec<String>,
+    /// The command.
+    pub command: Vec<String>,
+    /// The user, as the configuration writes it.
+    pub user: Option<String>,
+}
+
+/// Whether the profile's driver and GPUs can run an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The verdict.
+    pub outcome: VerdictOutcome,
+    /// The clause that decides, for people.
+    pub because: String,
+}
+
+/// CUDA compatibility, as NVIDIA's CUDA Compatibility guide names its kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerdictOutcome {
+    /// The driver is as new as the toolkit wants for its full feature level.
+    Native,
+    /// Minor version compatibility: at or above the major release's floor.
+    Minor,
+    /// Forward compatibility, with the libraries in the image.
+    Forward,
+    /// It cannot run.
+    Refuse,
+    /// Nothing in the configuration says.
+    Unknown,
+    /// The host has no GPU and the image asks for none.
+    NotApplicable,
+}

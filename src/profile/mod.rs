@@ -1,0 +1,285 @@
+//! What an operator writes: host profiles, deployments, and the services a deployment stands for.
+//! Pure: text in, checked values or errors with their place out.
+
+pub mod deployment;
+pub mod services;
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+pub use deployment::Deployment;
+
+/// A host profile: the host an operator wants (`profiles/NAME.toml`, `schema = 1`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// One line for people.
+    pub description: Option<String>,
+    /// Distribution and packages.
+    pub host: Host,
+    /// Kernel package, parameters and modules.
+    pub kernel: Kernel,
+    /// The GPUs image facts are judged against when locking without one.
+    pub gpu: Option<Gpu>,
+    /// The NVIDIA driver.
+    pub driver: Driver,
+    /// The container engine.
+    pub container: Container,
+    /// Every image any deployment or check may start, by the profile's name for it.
+    pub images: BTreeMap<String, ImageWanted>,
+    /// Directories that hold state.
+    pub mounts: Vec<Mount>,
+    /// Configuration files a generation owns.
+    pub files: Vec<ManagedFile>,
+    /// Accounts.
+    pub users: Vec<User>,
+    /// Thresholds and recorded exceptions.
+    pub checks: Checks,
+    /// Where secrets come from, by name.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Deployment files, as paths relative to the profile.
+    pub deployments: Vec<String>,
+}
+
+impl Profile {
+    /// Whether this host has GPUs at all: a driver or GPU access of containers is asked for.
+    pub fn wants_gpus(&self) -> bool {
+        self.driver.flavor != DriverFlavor::None || self.container.gpu_access != GpuAccess::None
+    }
+}
+
+/// `[host]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// The distribution.
+    pub distribution: Distribution,
+    /// Its release's code name, such as `trixie`.
+    pub release: String,
+    /// Debian's name of the architecture: `amd64`.
+    pub architecture: String,
+    /// Packages asked for by name.
+    pub packages: Vec<String>,
+    /// Whether packages that are not locked are removed.
+    pub strict: bool,
+    /// Repositories besides the distribution's own.
+    pub repositories: Vec<Repository>,
+}
+
+/// A Linux distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Distribution {
+    /// Debian.
+    Debian,
+    /// Ubuntu.
+    Ubuntu,
+}
+
+impl Distribution {
+    /// The `ID` of os-release(5).
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Debian => "debian",
+            Self::Ubuntu => "ubuntu",
+        }
+    }
+}
+
+/// `[[host.repository]]`: an archive besides the distribution's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    /// Its name in the lock.
+    pub name: String,
+    /// Its base address.
+    pub uri: String,
+    /// Suites, or paths ending in `/` of a flat repository.
+    pub suites: Vec<String>,
+    /// Components; empty for a flat repository.
+    pub components: Vec<String>,
+    /// The key file it is verified with, relative to the profile.
+    pub keyring: String,
+}
+
+/// `[kernel]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kernel {
+    /// The kernel package.
+    pub package: Option<String>,
+    /// Kernel command line parameters.
+    pub parameters: Vec<String>,
+    /// Modules that are never loaded by themselves (modprobe.d(5) `blacklist`).
+    pub blacklist: Vec<String>,
+    /// Module options, by module (modprobe.d(5) `options`).
+    pub options: BTreeMap<String, String>,
+}
+
+/// `[gpu]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Gpu {
+    /// Model as NVIDIA names it, such as `H100`.
+    pub model: Option<String>,
+    /// CUDA compute capability, major and minor.
+    pub compute_capability: Option<(u32, u32)>,
+    /// Brand, as `NVIDIA_REQUIRE_*` uses it (`tesla`, `geforce`, …).
+    pub brand: Option<String>,
+    /// How many the host has.
+    pub count: Option<u32>,
+}
+
+/// `[driver]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Driver {
+    /// Which kernel modules.
+    pub flavor: DriverFlavor,
+    /// Exact version (`550.163.01`) or branch (`550`).
+    pub version: Option<String>,
+    /// Patches to the module sources, relative to the profile.
+    pub patches: Vec<String>,
+}
+
+/// Which of NVIDIA's kernel modules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DriverFlavor {
+    /// The open kernel modules.
+    Open,
+    /// The proprietary kernel modules.
+    Proprietary,
+    /// No driver: a host without GPUs.
+    None,
+}
+
+/// `[container]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Container {
+    /// The container engine; Docker is the only one.
+    pub engine: ContainerEngine,
+    /// How containers reach GPUs.
+    pub gpu_access: GpuAccess,
+    /// Keys of Docker's `daemon.json` this profile owns (`[container.daemon]`), merged key by key.
+    pub daemon: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A container engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ContainerEngine {
+    /// Docker.
+    Docker,
+}
+
+/// How containers reach GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GpuAccess {
+    /// Container Device Interface specifications.
+    Cdi,
+    /// The `nvidia` runtime of the container toolkit.
+    NvidiaRuntime,
+    /// Not at all.
+    None,
+}
+
+/// A value of `[images]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageWanted {
+    /// As written: a registry reference or `oci:DIR[:TAG]`.
+    pub reference: String,
+    /// A floating tag was asked for knowingly.
+    pub floating: bool,
+}
+
+/// `[[mount]]`: a directory that holds state. Its contents are never written, moved or deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Absolute, normalised path.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// `user:group`.
+    pub owner: String,
+    /// Private files within, by path relative to the mount: the mode each must have when present.
+    pub files: BTreeMap<String, u32>,
+}
+
+/// `[[file]]`: configuration that a generation owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagedFile {
+    /// Absolute, normalised path.
+    pub path: String,
+    /// What it holds.
+    pub content: FileContent,
+    /// Permission bits; 0644 unless said.
+    pub mode: u32,
+    /// `user:group`; `root:root` unless said.
+    pub owner: String,
+}
+
+/// What a managed file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileContent {
+    /// The text itself. A final newline is added where there is none.
+    Inline(String),
+    /// A file relative to the profile.
+    Source(String),
+}
+
+/// `[[user]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Account name.
+    pub name: String,
+    /// Supplementary groups.
+    pub groups: Vec<String>,
+    /// Lines of `authorized_keys`.
+    pub authorized_keys: Vec<String>,
+}
+
+/// `[checks]`: thresholds, and recorded exceptions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checks {
+    /// Free space wanted beside what images and weights need, in GiB. 0 unless said.
+    pub disk_free_gib: u64,
+    /// RAM wanted beside what deployments need, in GiB. 0 unless said.
+    pub memory_free_gib: u64,
+    /// How long a readiness holds, in hours. 24 unless said.
+    pub readiness_hours: u64,
+    /// Extra host names that must resolve (`host.dns`).
+    pub resolve: Vec<String>,
+    /// Exceptions: check id to the reason, which stays in every report.
+    pub accept: BTreeMap<String, String>,
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self {
+            disk_free_gib: 0,
+            memory_free_gib: 0,
+            readiness_hours: 24,
+            resolve: Vec::new(),
+            accept: BTreeMap::new(),
+        }
+    }
+}
+
+/// Where a secret's value comes from. Never the value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// An environment variable of the operator.
+    Env(String),
+    /// A file (0600 or narrower) on the operator's machine, else on the host.
+    File(String),
+    /// A systemd credential stored on the host by `bedplate secret set`.
+    Credential(String),
+    /// An age-encrypted file beside the profile.
+    Age(String),
+    /// A command of the operator's whose standard output is the value. Never run through a shell.
+    Command(Vec<String>),
+}
+
+/// The address a service is published on, with the port: never more than what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Published {
+    /// Host address.
+    pub address: IpAddr,
+    /// Host port.
+    pub host_port: u16,
+    /// Port inside the container.
+    pub container_port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+}
