@@ -4,6 +4,8 @@
 CARGO ?= cargo
 VM_DIR := $(if $(BEDPLATE_VM_DIR),$(BEDPLATE_VM_DIR),$(CURDIR)/.cache/vm)
 IMAGES := $(CURDIR)/.cache/images
+SCRIPTS := .ci/run tests/setup/packages.sh tests/vm/machine tests/vm/registry tests/vm/try tests/vm/images/build \
+  tests/vm/base/customize tests/vm/base/init
 export BEDPLATE_VM_DIR := $(VM_DIR)
 
 # A fresh Debian 13 under QEMU is provisioned, checked and serves a deployment.
@@ -26,12 +28,7 @@ test-full: setup test-machine
 lint:
 	$(CARGO) fmt --check
 	rustfmt --check --edition 2024 tests/vm/images/engine.rs tests/vm/images/agent.rs tests/vm/images/exporter.rs
-	@for script in tests/setup/packages.sh tests/vm/machine tests/vm/registry tests/vm/try tests/vm/images/build .ci/run; do \
-	  bash -n $$script || exit 1; done
-	@for script in tests/vm/base/customize tests/vm/base/init; do sh -n $$script || exit 1; done
-	@if command -v shellcheck >/dev/null; then \
-	  shellcheck -S warning tests/setup/packages.sh tests/vm/machine tests/vm/registry tests/vm/try tests/vm/images/build .ci/run; \
-	  else echo 'lint: shellcheck is not installed: only the syntax of shell scripts was checked'; fi
+	shellcheck -S warning $(SCRIPTS)
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
 bench: setup test-machine

@@ -14,6 +14,8 @@ packages=(
   mmdebstrap debian-archive-keyring gpgv qemu-system-x86 busybox-static e2fsprogs xz-utils zstd
   # what tests and benchmarks compare with or read with
   jq curl nix-bin hyperfine procps
+  # lints
+  shellcheck
 )
 # A newer qemu-img from backports may be there already and would conflict with this release's package.
 command -v qemu-img >/dev/null || packages+=(qemu-utils)
