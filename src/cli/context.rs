@@ -8,6 +8,7 @@ use std::{
 use super::config::Config;
 use crate::{
     error::{Error, Result},
+    system::signals,
     ui::Ui,
 };
 
@@ -26,6 +27,33 @@ pub struct Context {
 }
 
 impl Context {
+    /// Reads the configuration files and settles where things are.
+    ///
+    /// # Errors
+    /// A configuration file is broken.
+    pub fn new(
+        ui: Ui,
+        env: BTreeMap<String, String>,
+        directory: PathBuf,
+        store: Option<PathBuf>,
+    ) -> Result<Self> {
+        let set = |name: &str| env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = set("HOME");
+        let under_home = |path: &str| home.as_ref().map(|home| home.join(path));
+        let user = set("XDG_CONFIG_HOME").or_else(|| under_home(".config"));
+        let user = user.map(|user| user.join("bedplate/config.toml"));
+        let config = Config::load(set("BEDPLATE_CONFIG").as_deref(), user.as_deref())?;
+        let store = store.unwrap_or_else(|| {
+            if rustix::process::geteuid().is_root() {
+                PathBuf::from("/var/lib/bedplate/store")
+            } else {
+                let cache = set("XDG_CACHE_HOME").or_else(|| under_home(".cache"));
+                cache.unwrap_or_else(|| "/var/tmp".into()).join("bedplate/store")
+            }
+        });
+        Ok(Self { ui, env, directory, config, store })
+    }
+
     /// An environment variable that is set and not empty.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
@@ -53,23 +81,6 @@ impl Context {
     /// Runs `work` until it is done or a signal interrupts it. Interrupted work is dropped where it
     /// waits; what it was doing on a host is in the journal.
     pub fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.runtime()?.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let listen = |kind| {
-                signal(kind).map_err(|error| Error::failed("listening for signals failed").because(error))
-            };
-            let mut interrupt = listen(SignalKind::interrupt())?;
-            let mut terminate = listen(SignalKind::terminate())?;
-            tokio::select! {
-                result = work => result,
-                _ = interrupt.recv() => Err(interrupted(2)),
-                _ = terminate.recv() => Err(interrupted(15)),
-            }
-        })
+        self.runtime()?.block_on(async { signals::listen()?.guard(work).await })
     }
-}
-
-fn interrupted(signal: i32) -> Error {
-    let name = if signal == 2 { "interrupted" } else { "terminated" };
-    Error::new(crate::error::Kind::Interrupted(signal), name)
 }
