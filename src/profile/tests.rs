@@ -161,7 +161,10 @@ fn an_operators_file_becomes_its_services() {
     assert_eq!(exporter.container_name, "qwen72b-dcgm-exporter");
     assert_eq!(exporter.cap_add, ["SYS_ADMIN"]);
     let agent = service(&all, Role::Agent);
-    assert_eq!(agent.environment["MINER_HTTP_HOST"], "0.0.0.0", "published, so it listens beyond its loopback");
+    assert_eq!(
+        agent.environment["MINER_HTTP_HOST"], "0.0.0.0",
+        "published, so it listens beyond its loopback"
+    );
     assert_eq!(agent.environment["MINER_VLLM_BASE_URL"], "http://qwen72b:8000");
     assert_eq!(agent.environment["MINER_DCGM_METRICS_URL"], "http://dcgm-exporter:9400/metrics");
     assert_eq!(agent.secrets["MINER_VLLM_API_KEY"].secret, "QWEN_API_KEY");

@@ -198,7 +198,12 @@ impl Builder<'_> {
     fn no_tag(&self, tag: Option<&Cow<'_, Tag>>, span: &Span) -> Result<(), Fault> {
         match tag {
             Some(tag) if !(tag.is_yaml_core_schema() && ["map", "seq"].contains(&tag.suffix.as_str())) => {
-                Err(fault(span.clone(), "YAML tags are not read", "tagged", "remove the `!…` before the value"))
+                Err(fault(
+                    span.clone(),
+                    "YAML tags are not read",
+                    "tagged",
+                    "remove the `!…` before the value",
+                ))
             }
             _ => Ok(()),
         }
@@ -215,8 +220,7 @@ impl Builder<'_> {
             if tag.is_yaml_core_schema() && tag.suffix == "str" {
                 return Ok(Scalar::Text);
             }
-            if !tag.is_yaml_core_schema()
-                || !["int", "bool", "float", "null"].contains(&tag.suffix.as_str())
+            if !tag.is_yaml_core_schema() || !["int", "bool", "float", "null"].contains(&tag.suffix.as_str())
             {
                 return Err(fault(
                     span.clone(),
