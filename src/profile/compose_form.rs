@@ -135,16 +135,15 @@ pub(crate) fn public_words(d: &Decoder<'_>, texts: &[Text], what: &str) {
 
 /// A command or entrypoint: a list, or one string split as a shell would.
 pub(crate) fn command(d: &Decoder<'_>, node: &Node, what: &str) -> Option<Vec<String>> {
-    let texts: Vec<Text> = match &node.value {
-        Value::List(items) => items.iter().filter_map(|item| d.scalar(item, what)).collect(),
-        _ => {
-            let text = d.any_text(node, what)?;
-            let Some(words) = shlex::split(&text.value) else {
-                d.error(&text.span, format!("`{what}` has an open quote"), "", "close it, or write a list");
-                return None;
-            };
-            words.into_iter().map(|value| Text { value, span: text.span.clone() }).collect()
-        }
+    let texts: Vec<Text> = if let Value::List(items) = &node.value {
+        items.iter().filter_map(|item| d.scalar(item, what)).collect()
+    } else {
+        let text = d.any_text(node, what)?;
+        let Some(words) = shlex::split(&text.value) else {
+            d.error(&text.span, format!("`{what}` has an open quote"), "", "close it, or write a list");
+            return None;
+        };
+        words.into_iter().map(|value| Text { value, span: text.span.clone() }).collect()
     };
     public_words(d, &texts, what);
     Some(texts.into_iter().map(|text| text.value).collect())
@@ -168,7 +167,7 @@ pub(crate) fn labels(d: &Decoder<'_>, node: &Node, what: &str) -> BTreeMap<Strin
                 pairs.push((name.to_owned(), value.to_owned(), text.span.clone()));
             }
         }
-        _ => d.wanted(node, what, "a table or a list of `NAME=VALUE`", ""),
+        Value::Scalar { .. } => d.wanted(node, what, "a table or a list of `NAME=VALUE`", ""),
     }
     let mut labels = BTreeMap::new();
     for (name, value, span) in pairs {
@@ -398,8 +397,8 @@ fn volume(d: &Decoder<'_>, span: &Span, source: &str, target: &str, read_only: b
 pub(crate) fn healthcheck(d: &Decoder<'_>, node: &Node, what: &str) -> Option<Healthcheck> {
     let mut f = d.fields(node, what)?;
     let disabled = f.boolean("disable").unwrap_or(false);
-    let test = f.get("test").and_then(|node| match &node.value {
-        Value::List(_) => {
+    let test = f.get("test").and_then(|node| {
+        if let Value::List(_) = &node.value {
             let words = d.texts(node, &format!("{what}.test"))?;
             public_words(d, &words, &format!("{what}.test"));
             let words: Vec<String> = words.into_iter().map(|text| text.value).collect();
@@ -408,8 +407,7 @@ pub(crate) fn healthcheck(d: &Decoder<'_>, node: &Node, what: &str) -> Option<He
                 d.error(&node.span, format!("`{what}.test` does not say how it is run"), "", hint);
             }
             Some(words)
-        }
-        _ => {
+        } else {
             let text = d.text(node, &format!("{what}.test"))?;
             public_words(d, std::slice::from_ref(&text), &format!("{what}.test"));
             Some(vec!["CMD-SHELL".to_owned(), text.value])

@@ -136,14 +136,11 @@ impl<'t> Decoder<'t> {
 
     /// Opens a table; `what` is its key path, empty for the whole file.
     pub(crate) fn fields<'n>(&'n self, node: &'n Node, what: &str) -> Option<Fields<'n, 't>> {
-        match &node.value {
-            Value::Table(entries) => {
-                Some(Fields { d: self, entries, known: Vec::new(), what: what.to_owned(), span: &node.span })
-            }
-            _ => {
-                self.wanted(node, what, "a table", "");
-                None
-            }
+        if let Value::Table(entries) = &node.value {
+            Some(Fields { d: self, entries, known: Vec::new(), what: what.to_owned(), span: &node.span })
+        } else {
+            self.wanted(node, what, "a table", "");
+            None
         }
     }
 

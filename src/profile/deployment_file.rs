@@ -58,6 +58,12 @@ fn read(d: &Decoder<'_>, node: &Node) -> Option<Deployment> {
         d.error(&image.span, message, "", hint);
     }
     let host = f.text("host");
+    if let Some(host) = &host
+        && (host.value == "localhost" || host.value.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))
+    {
+        let hint = "leave `host` out: the port is published on the host's 127.0.0.1 unless `publish` says otherwise";
+        d.warn(Some(&host.span), "the engine listens on its container's own loopback, where nothing reaches it", hint);
+    }
     let port = f.port("port").unwrap_or(8000);
     let tensor_parallel =
         f.integer("tensor_parallel", 1..=1024).and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
@@ -179,15 +185,14 @@ fn dtype(f: &mut Fields<'_, '_>) -> Option<String> {
 fn api_key(f: &mut Fields<'_, '_>) -> Option<String> {
     let node = f.get("api_key")?;
     let text = f.d.scalar(node, "api_key")?;
-    match forms::reference(&text.value) {
-        Reference::Secret(name) => Some(name),
-        _ => {
-            f.d.hide(&text.span);
-            let hint = "write `api_key: secret:API_KEY` and give the profile `[secrets] API_KEY = { env = \"API_KEY\" }`; \
-                        `bedplate init --from FILE` does it for the whole file";
-            f.d.error(&text.span, "`api_key` holds a literal secret", "hidden here", hint);
-            None
-        }
+    if let Reference::Secret(name) = forms::reference(&text.value) {
+        Some(name)
+    } else {
+        f.d.hide(&text.span);
+        let hint = "write `api_key: secret:API_KEY` and give the profile `[secrets] API_KEY = { env = \"API_KEY\" }`; \
+                    `bedplate init --from FILE` does it for the whole file";
+        f.d.error(&text.span, "`api_key` holds a literal secret", "hidden here", hint);
+        None
     }
 }
 

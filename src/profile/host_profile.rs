@@ -363,7 +363,7 @@ fn driver(f: &mut Fields<'_, '_>) -> Option<Driver> {
             }
         }
         Some(_) if version.is_none() && f.get("version").is_none() => {
-            f.missing("version", "version = \"550.163.01\"")
+            f.missing("version", "version = \"550.163.01\"");
         }
         _ => {}
     }

@@ -102,11 +102,13 @@ pub(crate) fn looks_secret(value: &str) -> bool {
     !words(value).is_empty()
 }
 
+/// Ends of variable names whose value is a secret.
+const ENDS: &[&str] =
+    &["TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "APIKEY", "PRIVATE_KEY", "ACCESS_KEY"];
+
 /// Whether a variable's name says that its value is a secret.
 pub(crate) fn name_says_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
-    const ENDS: &[&str] =
-        &["TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "APIKEY", "PRIVATE_KEY", "ACCESS_KEY"];
     ENDS.iter().any(|end| name.strip_suffix(end).is_some_and(|head| head.is_empty() || head.ends_with('_')))
 }
 
@@ -259,7 +261,7 @@ mod tests {
     #[test]
     fn masking_keeps_lengths_and_lines() {
         let text = "a: ü\nk: hf_abcdefghijk1\n";
-        let out = masked(text, &[3..5]);
+        let out = masked(text, std::slice::from_ref(&(3..5)));
         assert_eq!(out, "a: **\nk: ***************\n");
         assert_eq!(out.len(), text.len());
         let text = "{MINER_TOKEN: abc, b: c}\nAPI_KEY = { env = \"K\" }\n'--api-key=x y'\nk: secret:A\n";

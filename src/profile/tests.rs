@@ -172,9 +172,9 @@ fn an_operators_file_becomes_its_services() {
     let needs: Vec<&str> = agent.depends_on.iter().map(String::as_str).collect();
     assert_eq!(needs, ["dcgm-exporter", "qwen72b"]);
     let secrets = parsed.deployment.secrets();
-    assert_eq!(secrets["QWEN_API_KEY"], true);
-    assert_eq!(secrets["MINER_TOKEN"], true, "the file names it");
-    assert_eq!(secrets["HF_TOKEN"], false);
+    assert!(secrets["QWEN_API_KEY"]);
+    assert!(secrets["MINER_TOKEN"], "the file names it");
+    assert!(!secrets["HF_TOKEN"]);
     assert!(parsed.deployment.images().contains(&ImageChoice::Reference("redis:7.4".into())));
 }
 
@@ -289,6 +289,16 @@ fn bombs_and_knots_are_refused() {
     ] {
         let error = deployment::parse("x", text).unwrap_err();
         assert!(error.message().contains(wanted), "{text:.40}: {error}");
+    }
+    // Deep enough to overflow the stack of a parser that calls itself.
+    for (open, close) in [("[", "]"), ("{a = ", "}"), ("{a: ", "}"), ("- ", "")] {
+        let deep = format!("a = {}{}\n", open.repeat(100_000), close.repeat(100_000));
+        assert!(super::parse("x", &deep).is_err());
+        assert!(deployment::parse("x", &deep.replacen("a = ", "", 1)).is_err());
+        assert!(deployment::parse("x", &open.repeat(200_000)).is_err());
+    }
+    for line in [format!("a{} = 1\n", ".a".repeat(200_000)), format!("[a{}]\n", ".a".repeat(200_000))] {
+        assert!(super::parse("x", &line).unwrap_err().message().contains("deeper than"));
     }
     let long = format!("# {}\n", "x".repeat(2 << 20));
     assert!(deployment::parse("x", &long).unwrap_err().message().contains("more than"));
