@@ -45,6 +45,12 @@ struct Index {
     inputs: BTreeMap<String, String>,
 }
 
+/// What is read first: is the rest of the index in a form known here?
+#[derive(Deserialize)]
+struct Header {
+    version: u32,
+}
+
 /// A pinned profile with all it reads, as files of an archive.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bundle {
@@ -147,10 +153,6 @@ impl Bundle {
         let text = |path: &str| {
             std::str::from_utf8(file(path)?).map_err(|_| refused(format_args!("`{path}` is not UTF-8 text")))
         };
-        #[derive(Deserialize)]
-        struct Header {
-            version: u32,
-        }
         let index = text(INDEX)?;
         let header: Header =
             serde_json::from_str(index).map_err(|e| refused(format_args!("`{INDEX}`: {e}")))?;

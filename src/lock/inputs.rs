@@ -50,8 +50,8 @@ pub fn inputs(
 
 /// The digest of a profile as parsed.
 pub fn profile_digest(profile: &Profile) -> Digest {
-    // Profile types hold only strings, numbers, lists and maps with string keys: this cannot fail.
-    let mut value = serde_json::to_value(profile).unwrap_or_default();
+    // Profile types hold only strings, numbers, lists and maps with string keys, whatever was read into them.
+    let mut value = serde_json::to_value(profile).expect("a profile is plain data");
     // Docker's own settings count to the letter: there, `false`, `[]` and absent differ.
     let daemon = value.pointer_mut("/container/daemon").map(Value::take);
     strip(&mut value);

@@ -142,6 +142,10 @@ fn what_is_broken_says_where() {
         assert!(text.get(snippet.span.clone()).is_some(), "{to}: the place is in the text");
     }
     assert!(parse("x.lock", "").unwrap_err().message().contains("`version` is missing"));
+    for deep in ["[", "{a=", "a."] {
+        let deep = format!("version = 1\na = {}", deep.repeat(1_000_000));
+        assert!(parse("x.lock", &deep).is_err(), "nesting has a bound");
+    }
     let large = "#".repeat(MAX_SIZE + 1);
     assert!(parse("x.lock", &large).unwrap_err().message().contains("at most"));
 }

@@ -183,7 +183,8 @@ pub fn parse(path: &str, text: &str) -> Result<Lock> {
     }
     let revision =
         header(root.get_ref(), "revision").map_err(|(span, label)| broken(span, &label))?.unwrap_or(0);
-    if revision <= REVISION
+    // Only a higher revision may know more keys than this one.
+    if revision.cmp(&REVISION).is_le()
         && let Some((span, label)) = unknown_key(root.get_ref())
     {
         return Err(broken(Some(span), &label));

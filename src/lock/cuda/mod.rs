@@ -58,7 +58,7 @@ pub fn verdict(facts: &ImageFacts, profile: &Profile) -> Verdict {
         facts.require.insert(REQUIRE_CUDA.to_owned(), format!("cuda>={major}.{minor}"));
         return judge(&facts, driver, gpu);
     }
-    judge(&facts.clone(), driver, gpu)
+    judge(facts, driver, gpu)
 }
 
 /// The verdict for an image with this driver (exact version, or branch) and these GPUs. Nothing is known of
@@ -318,24 +318,25 @@ fn unmet(
         1 => ", nor does its other alternative hold".to_owned(),
         n => format!(", nor does any of its {n} other alternatives hold"),
     };
-    let mut text = format!("`{variable}` wants `{term}`, but {found}{others}");
     // Told apart: too old altogether, or new enough for the major release but of a branch the image does not list.
-    if let Ok((major, _)) = release(facts)
-        && let (Some(floor), Some(floor_text)) =
-            (tables::tables().floor.get(&major), tables::tables().floor_text(major))
-        && alternatives > 0
-    {
-        match driver.range.compare(Operator::GreaterEqual, floor) {
+    let tables = tables::tables();
+    let floor = release(facts)
+        .ok()
+        .and_then(|(major, _)| Some((major, tables.floor.get(&major)?, tables.floor_text(major)?)))
+        .filter(|_| alternatives > 0);
+    let floor = match floor {
+        Some((major, floor, text)) => match driver.range.compare(Operator::GreaterEqual, floor) {
             Some(true) => {
-                text += &format!(
-                    "; it is at or above the {major}.x floor {floor_text}, but the image does not list its branch"
-                );
+                format!(
+                    "; it is at or above the {major}.x floor {text}, but the image does not list its branch"
+                )
             }
-            Some(false) => text += &format!("; it is below the {major}.x floor {floor_text} too"),
-            None => {}
-        }
-    }
-    text
+            Some(false) => format!("; it is below the {major}.x floor {text} too"),
+            None => String::new(),
+        },
+        None => String::new(),
+    };
+    format!("`{variable}` wants `{term}`, but {found}{others}{floor}")
 }
 
 #[cfg(test)]

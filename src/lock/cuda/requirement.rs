@@ -73,11 +73,12 @@ impl Requirement {
     /// The CUDA release named by the highest `cuda>=X` or `cuda>X` term.
     pub(super) fn cuda_wanted(&self) -> Option<Version> {
         let wanted = self.0.iter().flatten().filter_map(|term| match term {
-            Term::Version { property: "cuda", operator, value, .. }
-                if matches!(operator, Operator::GreaterEqual | Operator::Greater | Operator::Equal) =>
-            {
-                Some(value.clone())
-            }
+            Term::Version {
+                property: "cuda",
+                operator: Operator::GreaterEqual | Operator::Greater | Operator::Equal,
+                value,
+                ..
+            } => Some(value.clone()),
             _ => None,
         });
         wanted.max()
@@ -146,9 +147,10 @@ pub(super) fn evaluate(require: &BTreeMap<String, String>, properties: &Properti
         });
         let first = outcomes.next().unwrap_or(Outcome::Met);
         let agreed = outcomes.fold(first, |agreed, next| match (&agreed, &next) {
-            (Outcome::Unknown { .. }, _) => agreed,
+            (Outcome::Unknown { .. }, _)
+            | (Outcome::Met, Outcome::Met)
+            | (Outcome::Unmet { .. }, Outcome::Unmet { .. }) => agreed,
             (_, Outcome::Unknown { .. }) => next,
-            (Outcome::Met, Outcome::Met) | (Outcome::Unmet { .. }, Outcome::Unmet { .. }) => agreed,
             (Outcome::Unmet { variable, term, .. }, Outcome::Met)
             | (Outcome::Met, Outcome::Unmet { variable, term, .. }) => Outcome::Unknown {
                 variable: variable.clone(),
@@ -160,8 +162,9 @@ pub(super) fn evaluate(require: &BTreeMap<String, String>, properties: &Properti
             },
         });
         match (&result, &agreed) {
-            (Outcome::Unmet { .. }, _) | (_, Outcome::Met) => {}
-            (Outcome::Unknown { .. }, Outcome::Unknown { .. }) => {}
+            (Outcome::Unmet { .. }, _)
+            | (_, Outcome::Met)
+            | (Outcome::Unknown { .. }, Outcome::Unknown { .. }) => {}
             _ => result = agreed,
         }
     }

@@ -11,6 +11,7 @@ fn facts(cuda: Option<&str>, require: &[(&str, &str)]) -> ImageFacts {
     }
 }
 
+#[allow(clippy::unnecessary_wraps)]
 fn gpu(model: &str) -> Option<GpuFacts> {
     Some(GpuFacts { model: Some(model.to_owned()), ..GpuFacts::default() })
 }
