@@ -25,7 +25,7 @@ pub(crate) fn no_literal_secrets(d: &Decoder<'_>, node: &Node, path: &str) {
         Value::List(items) => items.iter().for_each(|item| no_literal_secrets(d, item, path)),
         Value::Scalar { text, .. } => {
             // Digests and commits are common in tags and in configuration files: only known tokens count.
-            let known_only = path.starts_with("images.") || path.starts_with("file.") || path.starts_with("host.");
+            let known_only = ["images.", "file.", "host.", "kernel."].iter().any(|head| path.starts_with(head));
             let secret =
                 if known_only { secrets_like::holds_known_token(text) } else { secrets_like::looks_secret(text) };
             if secret {
