@@ -331,8 +331,9 @@ impl Registries {
                 .hint("a token server must be reached over TLS")
         };
         let mut url = Url::parse(realm).map_err(|_| bad_realm())?;
-        let plain = url.scheme() == "http"
-            && (asked.endpoint.base.scheme() == "http" || self.config.may_be_plain(&url));
+        let base = &asked.endpoint.base;
+        let same_host = base.scheme() == "http" && base.host() == url.host();
+        let plain = url.scheme() == "http" && (same_host || self.config.may_be_plain(&url));
         if url.scheme() != "https" && !plain {
             return Err(bad_realm().into());
         }
