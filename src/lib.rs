@@ -22,6 +22,7 @@ pub mod docker;
 pub mod error;
 pub mod host;
 pub mod lock;
+pub mod oci;
 pub mod plan;
 pub mod profile;
 pub mod progress;

@@ -140,3 +140,6 @@ impl VerdictOutcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,22 @@
 //! What an operator writes: host profiles, deployments, and the services a deployment stands for.
 //! Pure: text in, checked values or errors with their place out.
 
+mod assemble;
+mod compose_form;
 mod decode;
 pub mod deployment;
+mod deployment_file;
 mod forms;
 mod host_profile;
 mod host_rules;
+mod render;
+pub mod rewrite;
 mod secrets_like;
 pub mod services;
+mod sidecars;
+pub mod template;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod tree_toml;
 mod tree_yaml;

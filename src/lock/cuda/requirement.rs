@@ -153,7 +153,10 @@ pub(super) fn evaluate(require: &BTreeMap<String, String>, properties: &Properti
             | (Outcome::Met, Outcome::Unmet { variable, term, .. }) => Outcome::Unknown {
                 variable: variable.clone(),
                 term: term.clone(),
-                why: format!("it depends on the brand the driver reports: {}", properties.brands.join(" or ")),
+                why: format!(
+                    "it depends on the brand the driver reports: {}",
+                    properties.brands.join(" or ")
+                ),
             },
         });
         match (&result, &agreed) {
@@ -207,7 +210,10 @@ fn parse_term(text: &str) -> Result<Term, Unreadable> {
             return Ok(Term::Brand { equal, value: value.to_ascii_lowercase(), text: text.to_owned() });
         }
         other => {
-            return Err(unreadable(format!("`{}` is no property of a host known here", other.escape_debug())));
+            return Err(unreadable(format!(
+                "`{}` is no property of a host known here",
+                other.escape_debug()
+            )));
         }
     };
     let value = Version::parse(value).ok_or_else(|| unreadable("its value is not a version".to_owned()))?;
@@ -237,15 +243,17 @@ fn found(term: &Term, properties: &Properties<'_>) -> String {
         Term::Version { property: "cuda", .. } => {
             let driver = properties.driver.map_or_else(|| "the driver".to_owned(), Driver::name);
             match properties.cuda.as_ref() {
-                Some(Range { low: None, high: Some(high), .. }) => format!("{driver} is older than CUDA {high}"),
+                Some(Range { low: None, high: Some(high), .. }) => {
+                    format!("{driver} is older than CUDA {high}")
+                }
                 Some(Range { high: Some(high), .. }) => format!("{driver} offers CUDA {high}"),
                 Some(Range { low: Some(low), .. }) => format!("{driver} offers CUDA {low} or later"),
                 _ => driver,
             }
         }
-        Term::Version { property: "driver", .. } => {
-            properties.driver.map_or_else(|| "the driver is not known".to_owned(), |d| format!("there is {}", d.name()))
-        }
+        Term::Version { property: "driver", .. } => properties
+            .driver
+            .map_or_else(|| "the driver is not known".to_owned(), |d| format!("there is {}", d.name())),
         Term::Version { .. } => match properties.arch {
             Some((major, minor)) => format!("the GPU's compute capability is {major}.{minor}"),
             None => "the GPU's compute capability is not known".to_owned(),
@@ -348,12 +356,14 @@ mod tests {
         let variables = |list: &[(&str, &str)]| {
             list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
-        let both = variables(&[("NVIDIA_REQUIRE_CUDA", "cuda>=11.0"), ("NVIDIA_REQUIRE_DRIVER", "driver>=560")]);
+        let both =
+            variables(&[("NVIDIA_REQUIRE_CUDA", "cuda>=11.0"), ("NVIDIA_REQUIRE_DRIVER", "driver>=560")]);
         assert!(matches!(
             evaluate(&both, &properties),
             Outcome::Unmet { variable, .. } if variable == "NVIDIA_REQUIRE_DRIVER"
         ));
-        let jetson = variables(&[("NVIDIA_REQUIRE_JETPACK_HOST_MOUNTS", "base-only"), ("NVIDIA_REQUIRE_CUDA", "")]);
+        let jetson =
+            variables(&[("NVIDIA_REQUIRE_JETPACK_HOST_MOUNTS", "base-only"), ("NVIDIA_REQUIRE_CUDA", "")]);
         assert_eq!(evaluate(&jetson, &properties), Outcome::Met);
     }
 
