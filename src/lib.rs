@@ -8,6 +8,9 @@
 pub mod check;
 pub mod digest;
 pub mod error;
+pub mod gpu;
+pub mod host;
 pub mod lock;
 pub mod profile;
 pub mod progress;
+pub mod system;

@@ -1,0 +1,3 @@
+//! A host: what is observed on it.
+
+pub mod facts;

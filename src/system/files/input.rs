@@ -1,0 +1,176 @@
+//! Files the user named: links are followed, sizes are bounded, and the errors are about usage.
+
+use std::{
+    fs::File,
+    io::Write,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    io::Errno,
+};
+
+use super::{
+    Entry, Owner, failure,
+    pending::{Finish, Pending},
+    root::{list_of, read_bounded},
+    walk::{Place, open_place},
+};
+use crate::error::{Error, Result};
+
+/// Opens a regular file for reading, following links. Also gives its size in bytes.
+///
+/// # Errors
+/// Usage errors for a missing path and for anything that is not a regular file.
+pub fn open_input(path: &Path) -> Result<(File, u64)> {
+    let shown = path.display();
+    // Without blocking: the open of a FIFO would wait for a writer.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
+        Errno::NOENT => missing(path),
+        Errno::NOTDIR => Error::usage(format!("reading `{shown}`: a part of the path is not a directory")),
+        Errno::LOOP => Error::usage(format!("reading `{shown}`: links go in a circle")),
+        Errno::NXIO => Error::usage(format!("reading `{shown}`: it is not a regular file")),
+        error => failure("reading", path, error),
+    })?;
+    let file = File::from(fd);
+    let meta = file.metadata().map_err(|error| failure("reading", path, error))?;
+    if meta.is_dir() {
+        return Err(Error::usage(format!("reading `{shown}`: it is a directory")).hint("name a file in it"));
+    }
+    if !meta.is_file() {
+        return Err(Error::usage(format!("reading `{shown}`: it is not a regular file")));
+    }
+    Ok((file, meta.len()))
+}
+
+fn missing(path: &Path) -> Error {
+    let error = Error::usage(format!("`{}` does not exist", path.display()));
+    match path.symlink_metadata() {
+        Ok(_) => {
+            error.hint(format!("it is a link to something that is gone: `readlink -f {}`", path.display()))
+        }
+        Err(_) => error.hint("check the spelling and the directory it is looked up from"),
+    }
+}
+
+/// Reads a file the user named, at most `limit` bytes.
+///
+/// # Errors
+/// Usage errors for a missing path, a directory, a device, and a file larger than `limit`.
+pub fn read_input(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let (file, size) = open_input(path)?;
+    let too_large = || Error::usage(format!("reading `{}`: it is larger than {limit} bytes", path.display()));
+    if size > limit {
+        return Err(too_large());
+    }
+    let content = read_bounded(&file, limit.saturating_add(1)).map_err(|e| failure("reading", path, e))?;
+    if content.len() as u64 > limit { Err(too_large()) } else { Ok(content) }
+}
+
+/// Reads a text file the user named, at most `limit` bytes.
+///
+/// # Errors
+/// As [`read_input`]; also the byte offset of what is not UTF-8.
+pub fn read_text(path: &Path, limit: u64) -> Result<String> {
+    String::from_utf8(read_input(path, limit)?).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to();
+        Error::usage(format!("reading `{}`: byte {offset} is not valid UTF-8", path.display()))
+            .hint("save the file as UTF-8")
+    })
+}
+
+/// Writes a file the user named, whole or not at all: beside its target, flushed, renamed. A final
+/// link is followed to its target. An existing file keeps its mode and owner; a new one gets `mode`
+/// less the umask. What is there and is no regular file (`/dev/stdout`, a FIFO) is written to.
+///
+/// # Errors
+/// The file cannot be written; what was there before is then unchanged.
+pub fn write_output(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let mut target = path.to_owned();
+    // As many links as the kernel follows (path_resolution(7)).
+    for _ in 0..40 {
+        match std::fs::read_link(&target) {
+            // The links of /proc (`/dev/stdout`) name no path; they are opened as they are.
+            Ok(_) if target.starts_with("/proc") => break,
+            Ok(next) => target = target.parent().unwrap_or(Path::new("")).join(next),
+            Err(_) => break,
+        }
+    }
+    let finish = match std::fs::metadata(&target) {
+        Ok(meta) if meta.is_dir() => {
+            return Err(Error::usage(format!("writing `{}`: it is a directory", path.display()))
+                .hint("name a file in it"));
+        }
+        Ok(meta) if !meta.is_file() => {
+            let opened = File::options().write(true).custom_flags(0).open(&target);
+            return opened
+                .and_then(|mut file| file.write_all(content))
+                .map_err(|error| failure("writing", path, error));
+        }
+        Ok(meta) => Finish::Like(meta.permissions().mode(), Owner { uid: meta.uid(), gid: meta.gid() }),
+        Err(_) => Finish::AsMade,
+    };
+    let parent = match target.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Err(Error::usage(format!("writing `{}`: it is a directory", path.display()))),
+    };
+    let Some(name) = target.file_name().and_then(|name| name.to_str()) else {
+        return Err(Error::usage(format!("writing `{}`: it has no usable file name", path.display())));
+    };
+    let place = Place { parent: open_place(parent)?, name: name.to_owned(), shown: path.to_owned() };
+    let mut pending = Pending::create(place, finish, mode)?;
+    pending.put(content)?;
+    pending.commit()
+}
+
+/// Makes a directory the user named, and those above it, for this user alone (0700 each). One that
+/// is there is left as it is.
+///
+/// # Errors
+/// It cannot be made, or something else has its name.
+pub fn make_private_dir(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| failure("making directory", path, error))
+}
+
+/// The names in a directory the user named, sorted. `None`: it is not there.
+///
+/// # Errors
+/// It is not a directory, or cannot be read.
+pub fn list_input(path: &Path) -> Result<Option<Vec<Entry>>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match openat(CWD, path, flags, Mode::empty()) {
+        Ok(fd) => list_of(&fd).map(Some).map_err(|error| failure("listing", path, error)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(failure("listing", path, error)),
+    }
+}
+
+/// True if something is at `path`, links followed. What cannot be looked at counts as absent.
+pub fn exists(path: &Path) -> bool {
+    path.exists()
+}
+
+/// True if `path` is a directory, links followed.
+pub fn is_dir(path: &Path) -> bool {
+    path.is_dir()
+}
+
+/// `path` from `/` on, links and `..` resolved.
+///
+/// # Errors
+/// It does not exist, or a directory on the way cannot be searched.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::NOENT) => missing(path),
+        _ => failure("resolving", path, error),
+    })
+}
