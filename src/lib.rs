@@ -13,4 +13,5 @@ pub mod host;
 pub mod lock;
 pub mod profile;
 pub mod progress;
+pub mod store;
 pub mod system;

@@ -1,7 +1,17 @@
-//! The host below everything else: files, child processes, clock, network, users, signals.
+//! The host below everything else.
 //!
 //! | module | what lives there |
 //! |---|---|
 //! | [`files`] | the only raw file calls: no links followed, atomic writes, modes right from the first byte |
+//! | [`process`] | child processes: time limits, bounded output, secrets by standard input only |
+//! | [`clock`] | now, the boot id, the time since boot |
+//! | [`network`] | who listens where, name resolution, free ports |
+//! | [`users`] | names and numbers of users and groups |
+//! | [`signals`] | the first SIGINT or SIGTERM as a future |
 
+pub mod clock;
 pub mod files;
+pub mod network;
+pub mod process;
+pub mod signals;
+pub mod users;

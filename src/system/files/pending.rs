@@ -9,7 +9,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, openat, renameat, unlinkat},
+    fs::{
+        AtFlags, FlockOperation, Gid, Mode, OFlags, Uid, fchmod, fchown, flock, fstat, fsync, openat,
+        renameat, unlinkat,
+    },
     io::Errno,
 };
 
@@ -59,6 +62,9 @@ impl Pending {
             let temporary = temporary_name();
             match openat(&place.parent, temporary.as_str(), flags, Mode::from_raw_mode(first)) {
                 Ok(fd) => {
+                    // Tells a sweep, also one in another process namespace, that someone is at it. A
+                    // file system without locks leaves the process id to go by.
+                    let _ = flock(&fd, FlockOperation::NonBlockingLockExclusive);
                     return Ok(Self { file: File::from(fd), place, temporary, finish, named: true });
                 }
                 // A leftover of a killed process that had this id.

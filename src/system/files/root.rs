@@ -8,8 +8,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fstat, fstatfs, fstatvfs,
-        mkdirat, openat, readlinkat, renameat, statat, symlinkat, unlinkat,
+        AtFlags, CWD, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Uid, chmodat, chownat, flock, fstat,
+        fstatfs, fstatvfs, mkdirat, openat, readlinkat, renameat, statat, symlinkat, unlinkat,
     },
     io::Errno,
     process::{Pid, test_kill_process},
@@ -344,7 +344,7 @@ impl Root {
     }
 
     /// Removes the temporary files that processes which ended without cleaning up (a kill, a power
-    /// cut) left in the directory at `path`. Says how many. Call it under the [`super::HostLock`].
+    /// cut) left in the directory at `path`. Says how many. Those still being written stay.
     ///
     /// # Errors
     /// The directory cannot be read, or a file cannot be removed.
@@ -355,11 +355,28 @@ impl Root {
             let Some(process) = owner.and_then(|(process, _)| process.parse().ok()) else { continue };
             let own = process == rustix::process::getpid().as_raw_nonzero().get();
             let gone = Pid::from_raw(process).is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH));
-            if gone && !own && !entry.is_dir && self.remove_file(&format!("{path}/{}", entry.name))? {
+            let temporary = format!("{path}/{}", entry.name);
+            if gone
+                && !own
+                && !entry.is_dir
+                && self.is_abandoned(&temporary)?
+                && self.remove_file(&temporary)?
+            {
                 swept += 1;
             }
         }
         Ok(swept)
+    }
+
+    /// False if a process, perhaps of another process namespace, still writes to this temporary file.
+    fn is_abandoned(&self, temporary: &str) -> Result<bool> {
+        let Some(place) = self.place(temporary)? else { return Ok(false) };
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(match openat(&place.parent, place.name.as_str(), flags, Mode::empty()) {
+            Ok(fd) => flock(&fd, FlockOperation::NonBlockingLockExclusive) != Err(Errno::WOULDBLOCK),
+            // A temporary link, or a file shut even to its owner: the process id decides.
+            Err(_) => true,
+        })
     }
 
     /// Room on the file system that `path` is on, or would be on: of the nearest directory there is.

@@ -1,0 +1,245 @@
+//! Content-addressed files on disk: `sha256/ab/abcdef…`, each named by its digest.
+//!
+//! Entries appear whole and are never changed, so that several processes may write at once. Content is
+//! verified whenever it is read; an entry that does not match its name is moved aside and named.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    digest::{Digest, Hasher},
+    error::{Doing, Error, Result},
+    system::files::{FileKind, Owner, Pending, Root, make_private_dir},
+};
+
+/// The directory of all entries.
+const TOP: &str = "/sha256";
+/// Mode of an entry: nobody writes to it, and only its owner reads it.
+const MODE: u32 = 0o400;
+
+/// A store in a directory.
+#[derive(Debug)]
+pub struct Store {
+    root: Root,
+}
+
+impl Store {
+    /// Opens the store in `dir`, making it (0700) where it is not there, and removes what killed
+    /// writers left.
+    ///
+    /// # Errors
+    /// The directory cannot be made or written.
+    pub fn open(dir: &Path) -> Result<Self> {
+        make_private_dir(dir)?;
+        let root = Root::open(dir)?;
+        if root.stat(TOP)?.is_none() {
+            root.make_dir(TOP, 0o700, Owner::current())?;
+        }
+        root.sweep(TOP)?;
+        Ok(Self { root })
+    }
+
+    /// Where the content of this digest lies, or would lie.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.root.shown(&entry(digest))
+    }
+
+    /// True if there is an entry of this digest. Its content is not looked at.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn contains(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.root.stat(&entry(digest))?.is_some_and(|stat| stat.kind == FileKind::File))
+    }
+
+    /// Keeps `content`. What is there already is verified, and replaced if it is corrupt.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn put(&self, content: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(content);
+        let there = self.root.read(&entry(&digest), content.len() as u64);
+        if !matches!(there, Ok(Some(there)) if there == content) {
+            let mut writer = self.writer()?;
+            writer.put(content)?;
+            writer.finish(Some(digest))?;
+        }
+        Ok(digest)
+    }
+
+    /// Keeps all that `reader` gives, which must have the digest `expected` where one is given.
+    ///
+    /// # Errors
+    /// The reader fails, the store cannot be written, or the digest is another: nothing is kept then.
+    pub fn put_stream(&self, mut reader: impl Read, expected: Option<Digest>) -> Result<Digest> {
+        let mut writer = self.writer()?;
+        let mut buffer = vec![0; 128 * 1024];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return writer.finish(expected),
+                Ok(count) => writer.put(&buffer[..count])?,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).doing(|| "reading what goes into the store"),
+            }
+        }
+    }
+
+    /// Begins an entry whose content comes piece by piece (a download).
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn writer(&self) -> Result<Writer<'_>> {
+        let pending = self.root.create(&format!("{TOP}/new"), MODE, Owner::current())?;
+        Ok(Writer { store: self, pending, hasher: Hasher::new(), size: 0 })
+    }
+
+    /// The content of this digest, verified.
+    ///
+    /// # Errors
+    /// There is none, or it is corrupt.
+    pub fn get(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let content = self.root.read(&entry(digest), u64::MAX)?.ok_or_else(|| self.absent(digest))?;
+        let actual = Digest::of(&content);
+        if actual == *digest { Ok(content) } else { Err(self.corrupt(digest, &actual)) }
+    }
+
+    /// The content of this digest as an open file at its start, verified beforehand. For content too
+    /// large for memory.
+    ///
+    /// # Errors
+    /// There is none, or it is corrupt.
+    pub fn open_verified(&self, digest: &Digest) -> Result<File> {
+        let (mut file, _) = self.root.open_file(&entry(digest))?.ok_or_else(|| self.absent(digest))?;
+        let reading = || format!("reading `{}`", self.path(digest).display());
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 128 * 1024];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => hasher.update(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).doing(reading),
+            }
+        }
+        let actual = hasher.finish();
+        if actual != *digest {
+            return Err(self.corrupt(digest, &actual));
+        }
+        file.seek(SeekFrom::Start(0)).doing(reading)?;
+        Ok(file)
+    }
+
+    /// Removes an entry. False: there was none.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove(&self, digest: &Digest) -> Result<bool> {
+        self.root.remove_file(&entry(digest))
+    }
+
+    /// The digests of all entries, sorted.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn digests(&self) -> Result<Vec<Digest>> {
+        let mut digests = Vec::new();
+        for shelf in self.root.list(TOP)?.iter().filter(|shelf| shelf.is_dir) {
+            for file in self.root.list(&format!("{TOP}/{}", shelf.name))? {
+                // What was moved aside is no entry.
+                digests.extend(format!("sha256:{}", file.name).parse::<Digest>());
+            }
+        }
+        digests.sort();
+        Ok(digests)
+    }
+
+    fn absent(&self, digest: &Digest) -> Error {
+        Error::failed(format!("`{digest}` is not in the store `{}`", self.root.path().display()))
+    }
+
+    /// Moves the entry aside, so that the next run fetches it anew, and says so.
+    fn corrupt(&self, digest: &Digest, actual: &Digest) -> Error {
+        let path = entry(digest);
+        let aside = format!("{path}.corrupt");
+        let error = Error::failed(format!(
+            "`{}` is corrupt: its content has the digest `{actual}`",
+            self.path(digest).display()
+        ));
+        match self.root.rename(&path, &aside) {
+            Ok(()) => error.hint(format!(
+                "it was moved to `{}`; run the command again to fetch it anew, and check the disk",
+                self.root.shown(&aside).display()
+            )),
+            Err(_) => error.hint(format!("remove it: `rm {}`", self.path(digest).display())),
+        }
+    }
+}
+
+/// An entry being written. Dropped before [`Writer::finish`], it leaves nothing.
+pub struct Writer<'a> {
+    store: &'a Store,
+    pending: Pending,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Writer<'_> {
+    /// Adds content.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn put(&mut self, content: &[u8]) -> Result<()> {
+        self.write_all(content).doing(|| format!("writing to `{}`", self.store.root.path().display()))
+    }
+
+    /// Bytes so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Makes the entry, under the digest of its content.
+    ///
+    /// # Errors
+    /// The digest is not `expected`, or the store cannot be written: nothing is kept then.
+    pub fn finish(self, expected: Option<Digest>) -> Result<Digest> {
+        let actual = self.hasher.finish();
+        if let Some(expected) = expected.filter(|expected| *expected != actual) {
+            return Err(Error::failed(format!(
+                "content has the digest `{actual}`, not `{expected}` as it should"
+            )));
+        }
+        let root = &self.store.root;
+        let path = entry(&actual);
+        let shelf = path.rsplit_once('/').map_or(TOP, |(shelf, _)| shelf);
+        if root.stat(shelf)?.is_none() {
+            root.make_dir(shelf, 0o700, Owner::current())?;
+        }
+        self.pending.commit_at(root, &path)?;
+        Ok(actual)
+    }
+}
+
+impl Write for Writer<'_> {
+    fn write(&mut self, content: &[u8]) -> std::io::Result<usize> {
+        let count = self.pending.write(content)?;
+        self.hasher.update(&content[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.pending.flush()
+    }
+}
+
+/// The path of an entry within the store.
+fn entry(digest: &Digest) -> String {
+    let hex = digest.hex();
+    format!("{TOP}/{}/{hex}", &hex[..2])
+}
+
+#[cfg(test)]
+mod tests;
