@@ -1,12 +1,32 @@
 //! What an operator writes: host profiles, deployments, and the services a deployment stands for.
 //! Pure: text in, checked values or errors with their place out.
 
+mod decode;
 pub mod deployment;
+mod forms;
+mod host_profile;
+mod host_rules;
+mod secrets_like;
 pub mod services;
+mod tree;
+mod tree_toml;
+mod tree_yaml;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
+pub use decode::Warning;
 pub use deployment::Deployment;
+
+use crate::error::Result;
+
+/// Reads a host profile. `path` is only for messages. All errors are given at once, each with its place
+/// ([`crate::error::Error::related`]).
+pub fn parse(path: &str, text: &str) -> Result<Profile> {
+    host_profile::parse(path, text)
+}
 
 /// A host profile: the host an operator wants (`profiles/NAME.toml`, `schema = 1`).
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +63,17 @@ impl Profile {
     /// Whether this host has GPUs at all: a driver or GPU access of containers is asked for.
     pub fn wants_gpus(&self) -> bool {
         self.driver.flavor != DriverFlavor::None || self.container.gpu_access != GpuAccess::None
+    }
+
+    /// Every file this profile reads, as written: paths relative to the profile. Deployments, sources of
+    /// files, keyrings and patches. Secrets are not among them.
+    pub fn input_paths(&self) -> BTreeSet<&str> {
+        let sources = self.files.iter().filter_map(|file| match &file.content {
+            FileContent::Source(path) => Some(path),
+            FileContent::Inline(_) => None,
+        });
+        let keyrings = self.host.repositories.iter().map(|repository| &repository.keyring);
+        self.deployments.iter().chain(sources).chain(keyrings).chain(&self.driver.patches).map(String::as_str).collect()
     }
 }
 

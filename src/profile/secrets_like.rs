@@ -1,0 +1,228 @@
+//! What looks like a secret. Better one false alarm with a clear way out than one token in a lock.
+
+use std::ops::Range;
+
+/// Prefixes of well-known tokens and the shortest whole token each stands for. From the issuers'
+/// documentation: Hugging Face, OpenAI and others, GitHub, GitLab, AWS, Slack, Google, Docker Hub,
+/// NVIDIA NGC, npm, PyPI, age.
+const PREFIXES: &[(&str, usize)] = &[
+    ("hf_", 12),
+    ("sk-", 12),
+    ("ghp_", 12),
+    ("gho_", 12),
+    ("ghs_", 12),
+    ("ghu_", 12),
+    ("github_pat_", 20),
+    ("glpat-", 12),
+    ("AKIA", 16),
+    ("ASIA", 16),
+    ("xoxb-", 12),
+    ("xoxp-", 12),
+    ("AIza", 30),
+    ("dckr_pat_", 14),
+    ("nvapi-", 14),
+    ("npm_", 20),
+    ("pypi-", 20),
+    ("AGE-SECRET-KEY-", 20),
+    ("eyJ", 40),
+];
+
+/// Whether one word looks like a token: a known prefix, or a long run of mixed characters.
+pub(crate) fn word_looks_secret(word: &str) -> bool {
+    let token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+' | '/' | '=');
+    if word.chars().any(|c| !token(c)) {
+        return false;
+    }
+    if known_token(word) {
+        return true;
+    }
+    // A digest, a path or a dotted name is no secret.
+    if word.len() < 32 || word.contains('/') && word.matches('/').count() > 2 || word.starts_with(['/', '.']) {
+        return false;
+    }
+    let (mut digit, mut upper, mut lower) = (false, false, false);
+    for c in word.chars() {
+        digit |= c.is_ascii_digit();
+        upper |= c.is_ascii_uppercase();
+        lower |= c.is_ascii_lowercase();
+    }
+    let hex = word.chars().all(|c| c.is_ascii_hexdigit());
+    // A readable name is words between separators; a token has long runs without any.
+    let longest = word.split(['-', '_', '.', '/']).map(str::len).max().unwrap_or(0);
+    longest >= 24 && digit && (hex || upper && lower) && entropy(word) > 3.2
+}
+
+/// Whether one word has a well-known token's prefix, and is long enough and mixed enough to be one
+/// (`hf_transfer` is a package).
+fn known_token(word: &str) -> bool {
+    PREFIXES.iter().any(|(prefix, len)| {
+        word.len() >= *len
+            && word.strip_prefix(prefix).is_some_and(|rest| {
+                rest.chars().any(|c| c.is_ascii_digit() || c.is_ascii_uppercase()) || rest.len() >= 20
+            })
+    })
+}
+
+/// Whether a text holds a token of a well-known form or a private key.
+pub(crate) fn holds_known_token(text: &str) -> bool {
+    text.contains("PRIVATE KEY-----")
+        || text
+            .split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-')))
+            .any(known_token)
+}
+
+/// Shannon entropy of the characters, in bits each.
+fn entropy(word: &str) -> f64 {
+    let mut counts = [0u32; 256];
+    for byte in word.bytes() {
+        if let Some(count) = counts.get_mut(usize::from(byte)) {
+            *count += 1;
+        }
+    }
+    let total = word.len() as f64;
+    counts.iter().filter(|count| **count > 0).map(|count| f64::from(*count) / total).map(|p| -p * p.log2()).sum()
+}
+
+/// Whether a value holds something that looks like a token.
+pub(crate) fn looks_secret(value: &str) -> bool {
+    if value.contains("PRIVATE KEY-----") {
+        return true;
+    }
+    // Credentials in an address: `https://user:password@host`.
+    if let Some((_, rest)) = value.split_once("://")
+        && let Some((user, _)) = rest.split('/').next().unwrap_or_default().rsplit_once('@')
+        && user.split_once(':').is_some_and(|(_, password)| !password.is_empty())
+    {
+        return true;
+    }
+    !words(value).is_empty()
+}
+
+/// Whether a variable's name says that its value is a secret.
+pub(crate) fn name_says_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    const ENDS: &[&str] = &["TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "APIKEY", "PRIVATE_KEY", "ACCESS_KEY"];
+    ENDS.iter().any(|end| name.strip_suffix(end).is_some_and(|head| head.is_empty() || head.ends_with('_')))
+}
+
+/// Whether a literal value of a variable is, or may well be, a secret.
+pub(crate) fn variable_is_secret(name: &str, value: &str) -> bool {
+    if looks_secret(value) {
+        return true;
+    }
+    let harmless = value.len() < 6
+        || value.contains(char::is_whitespace)
+        || value.starts_with(['/', '.'])
+        || value.chars().all(|c| c.is_ascii_digit())
+        || value.contains("://")
+        || matches!(value, "disabled" | "enabled" | "required" | "optional");
+    name_says_secret(name) && !harmless
+}
+
+/// Byte ranges of words in the text that look like tokens.
+pub(crate) fn words(text: &str) -> Vec<Range<usize>> {
+    let token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+' | '/' | '=');
+    let mut found = Vec::new();
+    let mut check = |start: usize, end: usize| {
+        let word = text.get(start..end).unwrap_or_default();
+        // In `--key=VALUE` and `NAME=VALUE` the value counts.
+        let value = word.trim_end_matches('=').rfind('=').map_or(0, |at| at + 1);
+        // A digest stands behind `sha256:`; it is public.
+        let digest = text.get(..start).is_some_and(|head| head.ends_with("sha256:") || head.ends_with("sha512:"));
+        if !digest && (word_looks_secret(word) || word.get(value..).is_some_and(word_looks_secret)) {
+            found.push(start + value..end);
+        }
+    };
+    let mut start = None;
+    for (at, c) in text.char_indices() {
+        match (token(c), start) {
+            (true, None) => start = Some(at),
+            (false, Some(from)) => {
+                check(from, at);
+                start = None;
+            }
+            _ => {}
+        }
+    }
+    if let Some(from) = start {
+        check(from, text.len());
+    }
+    found
+}
+
+/// A text for a message: as it is, shortened, or hidden where it looks like a secret.
+pub(crate) fn shown(text: &str) -> String {
+    if looks_secret(text) {
+        return "…".into();
+    }
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if line.chars().count() <= 60 {
+        return line;
+    }
+    let head: String = line.chars().take(57).collect();
+    format!("{head}…")
+}
+
+/// The text with every given range, and every word that looks like a token, replaced by as many `*`
+/// as it has bytes, so that byte ranges stay right. Line ends stay.
+pub(crate) fn masked(text: &str, ranges: &[Range<usize>]) -> String {
+    let mut hidden = vec![false; text.len()];
+    for range in ranges.iter().cloned().chain(words(text)) {
+        for flag in hidden.get_mut(range).into_iter().flatten() {
+            *flag = true;
+        }
+    }
+    let mut out = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        if hidden.get(at).copied().unwrap_or(false) && c != '\n' && c != '\r' {
+            out.extend(std::iter::repeat_n('*', c.len_utf8()));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_seen_and_ordinary_values_are_not() {
+        for secret in [
+            "hf_abcdefghijKLMNOPqrst",
+            "sk-proj-abc123def456",
+            "ghp_0123456789abcdef",
+            "AKIAIOSFODNN7EXAMPLE",
+            "9f86d081884c7d659a2feaa0c55ad015",
+            "https://me:hunter2@example.com/x",
+            "--api-key=sk-0123456789abcdef",
+        ] {
+            assert!(looks_secret(secret), "{secret}");
+        }
+        for plain in [
+            "Qwen/Qwen2.5-72B-Instruct",
+            "meta-llama/Meta-Llama-3.1-405B-Instruct-FP8",
+            "/root/.cache/huggingface/hub",
+            "GPU-5f1c2d3e-aaaa-bbbb-cccc-0123456789ab",
+            "vllm/vllm-openai@sha256:9f86d081884c7d659a2feaa0c55ad0159f86d081884c7d659a2feaa0c55ad015",
+            "http://dcgm-exporter:9400/metrics",
+            "--enable-prefix-caching",
+            "hf_transfer",
+            "expandable_segments:True",
+        ] {
+            assert!(!looks_secret(plain), "{plain}");
+        }
+        assert!(variable_is_secret("MINER_TOKEN", "correct-horse"));
+        assert!(!variable_is_secret("TOKENIZERS_PARALLELISM", "false"));
+        assert!(!variable_is_secret("WANDB_API_KEY", "disabled"));
+    }
+
+    #[test]
+    fn masking_keeps_lengths_and_lines() {
+        let text = "a: ü\nk: hf_abcdefghijkl\n";
+        let out = masked(text, &[3..5]);
+        assert_eq!(out, "a: **\nk: ***************\n");
+        assert_eq!(out.len(), text.len());
+    }
+}
