@@ -7,6 +7,7 @@
 
 pub mod check;
 pub mod digest;
+pub mod docker;
 pub mod error;
 pub mod gpu;
 pub mod host;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     error::{Doing, Error, Result},
-    system::files::FileKind,
+    system::{files::FileKind, users::Users},
 };
 
 /// Small text files: kernel tables, configuration.
@@ -92,7 +92,7 @@ pub(super) fn space(tree: &Tree, path: &str) -> Result<Space> {
 }
 
 /// Mode, owner and links of a path.
-pub(super) fn path_state(tree: &Tree, names: &Names, path: &str) -> Result<PathState> {
+pub(super) fn path_state(tree: &Tree, users: &Users, path: &str) -> Result<PathState> {
     if let Some(link) = tree.first_link(path)? {
         return Ok(PathState::Link(link));
     }
@@ -100,46 +100,11 @@ pub(super) fn path_state(tree: &Tree, names: &Names, path: &str) -> Result<PathS
         None => PathState::Absent,
         Some(stat) => PathState::Present {
             mode: stat.mode,
-            owner: format!("{}:{}", names.user(stat.uid), names.group(stat.gid)),
+            owner: users.describe(stat.owner()),
             ids: (stat.uid, stat.gid),
             directory: stat.kind == FileKind::Directory,
         },
     })
-}
-
-/// Names of users and groups: passwd(5) and group(5) of the tree.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Names {
-    users: Vec<(u32, String)>,
-    groups: Vec<(u32, String)>,
-}
-
-impl Names {
-    pub(super) fn read(tree: &Tree) -> Self {
-        let table = |path: &str| -> Vec<(u32, String)> {
-            let text = tree.text(path, SMALL).ok().flatten().unwrap_or_default();
-            text.lines()
-                .filter_map(|line| {
-                    let mut fields = line.split(':');
-                    let name = fields.next()?;
-                    Some((fields.nth(1)?.parse().ok()?, name.to_owned()))
-                })
-                .collect()
-        };
-        Self { users: table("/etc/passwd"), groups: table("/etc/group") }
-    }
-
-    fn user(&self, id: u32) -> String {
-        name_of(&self.users, id)
-    }
-
-    fn group(&self, id: u32) -> String {
-        name_of(&self.groups, id)
-    }
-}
-
-fn name_of(table: &[(u32, String)], id: u32) -> String {
-    table.iter().find(|(known, _)| *known == id).map_or_else(|| id.to_string(), |(_, name)| name.clone())
 }
 
 /// Whether a secret is on the host: a file that is not empty. The value is not read.
@@ -153,8 +118,8 @@ pub(super) fn secret_file(tree: &Tree, path: &str) -> Result<SecretState> {
 }
 
 /// Docker's client configuration: its state, and the registries whose password it holds in clear.
-pub(super) fn docker_config(tree: &Tree, names: &Names, path: &str) -> Result<Option<DockerConfig>> {
-    let state = path_state(tree, names, path)?;
+pub(super) fn docker_config(tree: &Tree, users: &Users, path: &str) -> Result<Option<DockerConfig>> {
+    let state = path_state(tree, users, path)?;
     if state == PathState::Absent {
         return Ok(None);
     }

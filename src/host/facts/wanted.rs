@@ -27,11 +27,15 @@ pub struct Wanted {
     pub secrets: BTreeMap<String, Option<String>>,
     /// Host names the profile asks for.
     pub names: BTreeSet<String>,
+    /// Whether the hub's token must be good even where nothing is to be fetched.
+    pub hf_token: bool,
 }
 
 /// An image that must be on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedImage {
+    /// The reference it was locked from.
+    pub reference: String,
     /// `registry/repository@sha256:…`.
     pub pull: String,
     /// The registry's host, without its port; `None` where the image comes from a directory.
