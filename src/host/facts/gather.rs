@@ -20,7 +20,7 @@ use super::{
     wanted::{ModelAt, Wanted},
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     system::{files::Root, network, users::Users},
 };
 
@@ -39,8 +39,6 @@ pub struct Sources {
     pub secrets_dir: String,
     /// What the caller knows of secrets that are not on this host yet, by name.
     pub secrets: BTreeMap<String, SecretState>,
-    /// Address of the model hub.
-    pub hub: String,
     /// The hub's tokens that the caller holds, by secret name. Else the one in `secrets_dir` is used.
     pub tokens: BTreeMap<String, SecretString>,
     /// How long a source on this host may take.
@@ -59,7 +57,6 @@ impl Sources {
             docker_config: Some("/root/.docker/config.json".to_owned()),
             secrets_dir: "/run/bedplate/secrets".to_owned(),
             secrets: BTreeMap::new(),
-            hub: hub::ENDPOINT.to_owned(),
             tokens: BTreeMap::new(),
             limit: Duration::from_secs(10),
             network_limit: Duration::from_secs(10),
@@ -176,7 +173,7 @@ async fn second(wanted: &Wanted, sources: &Sources, tree: &Tree, facts: &mut Fac
             Ok(places.into_iter().map(|path| (path.clone(), known(basics::space(&tree, &path)))).collect())
         })
     };
-    let names = names(wanted, sources, facts);
+    let names = names(wanted, facts);
     let names = futures_util::future::join_all(names.into_iter().map(async |name| {
         let found = match network::resolve(&name, sources.network_limit).await {
             Ok(addresses) => Resolution::Addresses(addresses),
@@ -190,7 +187,7 @@ async fn second(wanted: &Wanted, sources: &Sources, tree: &Tree, facts: &mut Fac
         if deployment.model_at != ModelAt::Hub || (here && !wanted.hf_token) {
             return (deployment.name.clone(), Known::unknown("nothing must be asked of the hub"));
         }
-        (deployment.name.clone(), ask_hub(sources, tree, &deployment.model, &deployment.hf_token).await)
+        (deployment.name.clone(), ask_hub(sources, tree, &wanted.hub, &deployment.model, &deployment.hf_token).await)
     }));
     let (space, names, hubs): (Known<BTreeMap<_, _>>, _, Vec<(String, Known<Hub>)>) =
         tokio::join!(space, names, hubs);
@@ -207,25 +204,25 @@ fn complete(local: Option<&LocalModel>) -> bool {
 }
 
 /// Names that must resolve: registries of images that are not here, the hub where a model is not.
-fn names(wanted: &Wanted, sources: &Sources, facts: &Facts) -> BTreeSet<String> {
+fn names(wanted: &Wanted, facts: &Facts) -> BTreeSet<String> {
     let mut names = wanted.names.clone();
     names.extend(super::need::registries(wanted, facts).into_keys());
     if !super::need::models(wanted, facts).is_empty() {
-        names.extend(hub::host(&sources.hub));
+        names.extend(wanted.hub_host());
     }
     // An address needs no resolver.
     names.retain(|name| name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err());
     names
 }
 
-async fn ask_hub(sources: &Sources, tree: &Tree, model: &str, secret: &str) -> Known<Hub> {
+async fn ask_hub(sources: &Sources, tree: &Tree, hub: &str, model: &str, secret: &str) -> Known<Hub> {
     let token = match sources.tokens.get(secret) {
         Some(token) => Some(token.clone()),
         None => token_on_host(tree, &sources.secrets_dir, secret),
     };
     let asked = async {
         let client = hub::client(sources.network_limit)?;
-        hub::ask(&client, &sources.hub, model, token.as_ref()).await
+        hub::ask(&client, hub, model, token.as_ref()).await
     };
     match timeout(sources.network_limit, asked).await {
         Ok(answer) => known(answer),
@@ -361,6 +358,7 @@ fn secret(tree: &Tree, wanted: &Wanted, sources: &Sources, name: &str) -> Known<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     #[tokio::test]
     async fn a_source_that_hangs_makes_only_its_facts_unknown() {

@@ -27,6 +27,8 @@ pub struct Wanted {
     pub secrets: BTreeMap<String, Option<String>>,
     /// Host names the profile asks for.
     pub names: BTreeSet<String>,
+    /// Address of the model hub.
+    pub hub: String,
     /// Whether the hub's token must be good even where nothing is to be fetched.
     pub hf_token: bool,
 }
@@ -82,6 +84,8 @@ pub struct WantedService {
     pub locked: Option<String>,
     /// The entrypoint the deployment gives instead of the image's.
     pub entrypoint: Option<Vec<String>>,
+    /// Whether it gets GPUs.
+    pub gpus: bool,
     /// Ports on the host.
     pub ports: BTreeSet<Published>,
 }
@@ -134,8 +138,14 @@ impl Wanted {
             private,
             secrets: secrets.collect(),
             names: profile.checks.resolve.iter().cloned().collect(),
+            hub: super::hub::ENDPOINT.to_owned(),
             ..Self::default()
         }
+    }
+
+    /// Host name of the model hub; `None` where its address is none.
+    pub fn hub_host(&self) -> Option<String> {
+        super::hub::host(&self.hub)
     }
 
     /// Every host port of the deployments.
