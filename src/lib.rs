@@ -12,6 +12,7 @@ pub mod error;
 pub mod gpu;
 pub mod host;
 pub mod lock;
+pub mod oci;
 pub mod profile;
 pub mod progress;
 pub mod store;

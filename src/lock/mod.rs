@@ -1,7 +1,26 @@
 //! The lock: every image by digest, and the facts read from it (`profiles/NAME.lock`).
 //! Pure, but for `resolve`, which drives `oci`.
 
+pub mod bundle;
+pub mod cuda;
+pub mod diff;
+mod freshness;
+mod inputs;
+mod reference;
+pub mod resolve;
+mod wire;
+mod write;
+
 use std::collections::BTreeMap;
+
+pub use diff::{Diff, diff};
+pub use freshness::{Freshness, StaleReason, freshness};
+pub use inputs::{
+    TABLE_CUDA, TABLE_GPUS, Wanted, deployment_digest, find, inputs, profile_digest, wanted,
+};
+pub use reference::{is_floating, is_pinned, layout, normalise};
+pub use wire::{MAX_SIZE, parse};
+pub use write::write;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +61,25 @@ pub struct LockedImage {
     pub facts: ImageFacts,
     /// Whether the profile's driver and GPUs can run it.
     pub verdict: Verdict,
+}
+
+impl LockedImage {
+    /// What a host pulls: `registry/repository@sha256:…`, by the platform's manifest. Of an image layout, which no
+    /// engine can pull from, `oci:DIR@sha256:…`: see [`LockedImage::is_layout`].
+    pub fn pull_reference(&self) -> String {
+        format!("{}@{}", reference::without_tag(&self.reference), self.manifest)
+    }
+
+    /// Whether it was locked from an image layout on disk, and is loaded rather than pulled.
+    pub fn is_layout(&self) -> bool {
+        reference::layout(&self.reference).is_some()
+    }
+
+    /// What the reference itself named when it was locked: the index, or the manifest where there is none. Held against
+    /// what it names now, it tells whether a tag has moved.
+    pub fn named(&self) -> Digest {
+        self.index.unwrap_or(self.manifest)
+    }
 }
 
 /// Facts read from an image's configuration. Absent means unknown, never "fine".
@@ -85,5 +123,23 @@ pub enum VerdictOutcome {
     /// Nothing in the configuration says.
     Unknown,
     /// The host has no GPU and the image asks for none.
+    #[serde(rename = "n/a")]
     NotApplicable,
 }
+
+impl VerdictOutcome {
+    /// The word for it in locks, reports and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Minor => "minor",
+            Self::Forward => "forward",
+            Self::Refuse => "refuse",
+            Self::Unknown => "unknown",
+            Self::NotApplicable => "n/a",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -92,6 +92,11 @@ impl<'t> Decoder<'t> {
         !self.errors.borrow().is_empty()
     }
 
+    /// Whether an error was noted within a range.
+    pub(crate) fn failed_within(&self, span: &Span) -> bool {
+        self.errors.borrow().iter().any(|fault| fault.span.start >= span.start && fault.span.end <= span.end)
+    }
+
     /// Takes over syntax errors.
     pub(crate) fn faults(&self, faults: Vec<Fault>) {
         self.errors.borrow_mut().extend(faults);
@@ -372,8 +377,13 @@ impl<'n> Fields<'n, '_> {
     /// Refuses every key that was not asked for. `refused` gives keys that are known and not carried
     /// out, with the reason.
     pub(crate) fn finish(self, refused: &[(&str, &str)]) {
+        self.finish_with(refused, |_| false);
+    }
+
+    /// The same, with keys that are allowed by their form.
+    pub(crate) fn finish_with(self, refused: &[(&str, &str)], allowed: impl Fn(&str) -> bool) {
         for entry in self.entries {
-            if self.known.contains(&entry.key.as_str()) {
+            if self.known.contains(&entry.key.as_str()) || allowed(&entry.key) {
                 continue;
             }
             let path = self.at(&entry.key);

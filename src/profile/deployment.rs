@@ -1,6 +1,30 @@
 //! A deployment: one model served by one engine, with its sidecars (`NAME.yaml`).
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{
+    Published, Warning, deployment_file,
+    services::{self, ImageChoice, Volume},
+};
+use crate::error::Result;
+
+/// A deployment file that was read, and what is worth a word about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parsed {
+    /// The deployment.
+    pub deployment: Deployment,
+    /// Warnings, in the order they stand in the file.
+    pub warnings: Vec<Warning>,
+}
+
+/// Reads a deployment file. `path` is only for messages. All errors are given at once, each with its
+/// place ([`crate::error::Error::related`]).
+pub fn parse(path: &str, text: &str) -> Result<Parsed> {
+    deployment_file::parse(path, text)
+}
 
 /// A deployment file, validated. Field by field as in the guide's table.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +63,10 @@ pub struct Deployment {
     pub shm_size: u64,
     /// Arguments appended to the engine's.
     pub extra_args: Vec<String>,
-    /// Environment of the engine.
+    /// Plain environment of the engine.
     pub env: BTreeMap<String, String>,
+    /// Environment variables of the engine whose value is a secret: variable to secret name.
+    pub env_secrets: BTreeMap<String, String>,
     /// The metrics exporter, when enabled.
     pub dcgm_exporter: Option<Sidecar>,
     /// The node agent, when enabled.
@@ -49,6 +75,25 @@ pub struct Deployment {
     pub metrics_collector: Option<Sidecar>,
     /// Further services in Compose's own form, by name.
     pub extra_services: BTreeMap<String, ComposeService>,
+}
+
+impl Deployment {
+    /// The secrets its services use, by name: whether one of them cannot do without.
+    pub fn secrets(&self) -> BTreeMap<String, bool> {
+        let mut secrets = BTreeMap::new();
+        for service in services::services(self) {
+            let files = service.secret_files.values().map(|file| &file.secret);
+            for secret in service.secrets.values().chain(files) {
+                *secrets.entry(secret.secret.clone()).or_insert(false) |= secret.required;
+            }
+        }
+        secrets
+    }
+
+    /// The images its services are started from.
+    pub fn images(&self) -> BTreeSet<ImageChoice> {
+        services::services(self).into_iter().map(|service| service.image).collect()
+    }
 }
 
 /// An inference engine.
@@ -104,13 +149,13 @@ pub struct Sidecar {
     pub command: Option<Vec<String>>,
     /// Entrypoint.
     pub entrypoint: Option<Vec<String>>,
-    /// Volumes in Compose's short form.
-    pub volumes: Vec<String>,
-    /// Ports in Compose's short form.
-    pub ports: Option<Vec<String>>,
+    /// Mounts of host directories.
+    pub volumes: Vec<Volume>,
+    /// Published ports.
+    pub ports: Option<BTreeSet<Published>>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// GPUs: `all`, a count, or ids.
+    /// GPUs it is given. A count is the first so many.
     pub gpus: Option<GpuIds>,
     /// Services it waits for.
     pub depends_on: Vec<String>,

@@ -1,13 +1,22 @@
 //! What an operator writes: host profiles, deployments, and the services a deployment stands for.
 //! Pure: text in, checked values or errors with their place out.
 
+mod assemble;
+mod compose_form;
 mod decode;
 pub mod deployment;
+mod deployment_file;
 mod forms;
 mod host_profile;
 mod host_rules;
+mod render;
+pub mod rewrite;
 mod secrets_like;
 pub mod services;
+mod sidecars;
+pub mod template;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod tree_toml;
 mod tree_yaml;
@@ -29,7 +38,7 @@ pub fn parse(path: &str, text: &str) -> Result<Profile> {
 }
 
 /// A host profile: the host an operator wants (`profiles/NAME.toml`, `schema = 1`).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Profile {
     /// One line for people.
     pub description: Option<String>,
@@ -78,7 +87,7 @@ impl Profile {
 }
 
 /// `[host]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Host {
     /// The distribution.
     pub distribution: Distribution,
@@ -95,7 +104,7 @@ pub struct Host {
 }
 
 /// A Linux distribution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum Distribution {
     /// Debian.
     Debian,
@@ -114,7 +123,7 @@ impl Distribution {
 }
 
 /// `[[host.repository]]`: an archive besides the distribution's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Repository {
     /// Its name in the lock.
     pub name: String,
@@ -129,7 +138,7 @@ pub struct Repository {
 }
 
 /// `[kernel]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Kernel {
     /// The kernel package.
     pub package: Option<String>,
@@ -142,7 +151,7 @@ pub struct Kernel {
 }
 
 /// `[gpu]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Gpu {
     /// Model as NVIDIA names it, such as `H100`.
     pub model: Option<String>,
@@ -155,7 +164,7 @@ pub struct Gpu {
 }
 
 /// `[driver]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Driver {
     /// Which kernel modules.
     pub flavor: DriverFlavor,
@@ -166,7 +175,7 @@ pub struct Driver {
 }
 
 /// Which of NVIDIA's kernel modules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum DriverFlavor {
     /// The open kernel modules.
     Open,
@@ -177,7 +186,7 @@ pub enum DriverFlavor {
 }
 
 /// `[container]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Container {
     /// The container engine; Docker is the only one.
     pub engine: ContainerEngine,
@@ -188,14 +197,14 @@ pub struct Container {
 }
 
 /// A container engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum ContainerEngine {
     /// Docker.
     Docker,
 }
 
 /// How containers reach GPUs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum GpuAccess {
     /// Container Device Interface specifications.
     Cdi,
@@ -206,7 +215,7 @@ pub enum GpuAccess {
 }
 
 /// A value of `[images]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ImageWanted {
     /// As written: a registry reference or `oci:DIR[:TAG]`.
     pub reference: String,
@@ -215,7 +224,7 @@ pub struct ImageWanted {
 }
 
 /// `[[mount]]`: a directory that holds state. Its contents are never written, moved or deleted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Mount {
     /// Absolute, normalised path.
     pub path: String,
@@ -228,7 +237,7 @@ pub struct Mount {
 }
 
 /// `[[file]]`: configuration that a generation owns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ManagedFile {
     /// Absolute, normalised path.
     pub path: String,
@@ -241,7 +250,7 @@ pub struct ManagedFile {
 }
 
 /// What a managed file holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum FileContent {
     /// The text itself. A final newline is added where there is none.
     Inline(String),
@@ -250,7 +259,7 @@ pub enum FileContent {
 }
 
 /// `[[user]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct User {
     /// Account name.
     pub name: String,
@@ -261,7 +270,7 @@ pub struct User {
 }
 
 /// `[checks]`: thresholds, and recorded exceptions.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Checks {
     /// Free space wanted beside what images and weights need, in GiB. 0 unless said.
     pub disk_free_gib: u64,
@@ -288,7 +297,7 @@ impl Default for Checks {
 }
 
 /// Where a secret's value comes from. Never the value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum SecretSource {
     /// An environment variable of the operator.
     Env(String),

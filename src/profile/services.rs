@@ -3,9 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Published,
-    deployment::{GpuIds, Healthcheck},
+    Published, assemble,
+    deployment::{Deployment, GpuIds, Healthcheck},
+    render,
 };
+
+/// The containers a deployment stands for, in dependency order: each after all it depends on, the engine
+/// first where nothing says otherwise.
+pub fn services(deployment: &Deployment) -> Vec<Service> {
+    assemble::services(deployment)
+}
+
+/// The services in Compose's form, for people and for `render`. Secrets are shown as `secret:NAME`.
+pub fn render(deployment: &Deployment) -> String {
+    render::render(&deployment.name, &services(deployment))
+}
 
 /// One container of a deployment, with every default filled in. What `render` shows and `up` makes.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +38,9 @@ pub struct Service {
     pub environment: BTreeMap<String, String>,
     /// Secret environment: variable to secret. Handed in as files, never as container configuration.
     pub secrets: BTreeMap<String, SecretUse>,
+    /// Files inside the container that hold a secret, by absolute path: for programs that read a secret
+    /// from a file only. Made on tmpfs, like the secret itself.
+    pub secret_files: BTreeMap<String, SecretFile>,
     /// Mounts of host directories.
     pub volumes: Vec<Volume>,
     /// Published ports.
@@ -87,6 +102,23 @@ pub struct SecretUse {
     pub secret: String,
     /// Whether the deployment cannot do without: an absent optional secret is left out.
     pub required: bool,
+}
+
+/// A file in a container that holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretFile {
+    /// The secret.
+    pub secret: SecretUse,
+    /// The YAML key the secret is the value of.
+    pub key: String,
+}
+
+impl SecretFile {
+    /// What the file holds for a value: one YAML line. The result is as secret as the value.
+    pub fn content(&self, value: &str) -> String {
+        // A JSON string is a YAML string (YAML 1.2, section 1.3).
+        format!("{}: {}\n", self.key, serde_json::Value::from(value))
+    }
 }
 
 /// A host directory or file in a container.

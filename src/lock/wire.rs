@@ -1,0 +1,238 @@
+//! The lock file as TOML: wire structs, strict reading, and errors with their place.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use serde::Deserialize;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{ImageFacts, Lock, LockedImage, REVISION, VERSION, Verdict, VerdictOutcome, reference};
+use crate::{
+    digest::Digest,
+    error::{Error, Result, Snippet},
+};
+
+/// Largest lock file that is read, in bytes: some thousand times what a real one needs.
+pub const MAX_SIZE: usize = 16 * 1024 * 1024;
+
+/// The requirement variable nearly every CUDA image has; alone, it is written as a plain string.
+pub(super) const REQUIRE_CUDA: &str = "NVIDIA_REQUIRE_CUDA";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct WireLock {
+    #[serde(default)]
+    inputs: BTreeMap<String, Digest>,
+    #[serde(default)]
+    image: BTreeMap<String, WireImage>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct WireImage {
+    reference: Spanned<String>,
+    platform: Spanned<String>,
+    index: Option<Digest>,
+    manifest: Digest,
+    config: Digest,
+    download: u64,
+    layers: Vec<Digest>,
+    facts: WireFacts,
+    verdict: WireVerdict,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct WireFacts {
+    cuda: Option<String>,
+    require: Option<WireRequire>,
+    #[serde(default)]
+    disable_require: bool,
+    #[serde(default)]
+    entrypoint: Vec<String>,
+    #[serde(default)]
+    command: Vec<String>,
+    user: Option<String>,
+}
+
+/// `NVIDIA_REQUIRE_CUDA` alone is a string; anything else is a table of variables.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WireRequire {
+    Cuda(String),
+    Variables(BTreeMap<String, String>),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct WireVerdict {
+    outcome: VerdictOutcome,
+    because: String,
+}
+
+/// What is wrong with one value, and where.
+struct Wrong {
+    span: Range<usize>,
+    label: String,
+}
+
+impl TryFrom<WireLock> for Lock {
+    type Error = Wrong;
+
+    fn try_from(wire: WireLock) -> Result<Self, Wrong> {
+        let images = wire
+            .image
+            .into_iter()
+            .map(|(name, image)| Ok((name, LockedImage::try_from(image)?)))
+            .collect::<Result<_, Wrong>>()?;
+        Ok(Self { inputs: wire.inputs, images })
+    }
+}
+
+impl TryFrom<WireImage> for LockedImage {
+    type Error = Wrong;
+
+    fn try_from(wire: WireImage) -> Result<Self, Wrong> {
+        let span = wire.reference.span();
+        let reference = wire.reference.into_inner();
+        match reference::normalise(&reference) {
+            Ok(normal) if normal == reference => {}
+            Ok(normal) => {
+                return Err(Wrong { span, label: format!("the lock writes this reference as `{normal}`") });
+            }
+            Err(error) => return Err(Wrong { span, label: error.message().to_owned() }),
+        }
+        let span = wire.platform.span();
+        let platform = wire.platform.into_inner();
+        let plain =
+            |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        if !matches!(platform.split('/').collect::<Vec<_>>()[..], [os, arch] if plain(os) && plain(arch)) {
+            return Err(Wrong { span, label: "a platform is `os/architecture`, such as `linux/amd64`".into() });
+        }
+        Ok(Self {
+            reference,
+            platform,
+            index: wire.index,
+            manifest: wire.manifest,
+            config: wire.config,
+            download: wire.download,
+            layers: wire.layers,
+            facts: wire.facts.into(),
+            verdict: Verdict { outcome: wire.verdict.outcome, because: wire.verdict.because },
+        })
+    }
+}
+
+impl From<WireFacts> for ImageFacts {
+    fn from(wire: WireFacts) -> Self {
+        Self {
+            cuda: wire.cuda,
+            require: match wire.require {
+                None => BTreeMap::new(),
+                Some(WireRequire::Cuda(value)) => BTreeMap::from([(REQUIRE_CUDA.to_owned(), value)]),
+                Some(WireRequire::Variables(variables)) => variables,
+            },
+            disable_require: wire.disable_require,
+            entrypoint: wire.entrypoint,
+            command: wire.command,
+            user: wire.user,
+        }
+    }
+}
+
+const TOP: &[&str] = &["version", "revision", "inputs", "image"];
+const IMAGE: &[&str] = &[
+    "reference", "platform", "index", "manifest", "config", "download", "layers", "facts", "verdict",
+];
+const FACTS: &[&str] = &["cuda", "require", "disable-require", "entrypoint", "command", "user"];
+const VERDICT: &[&str] = &["outcome", "because"];
+
+/// Reads a lock. `path` is only for messages.
+///
+/// # Errors
+/// Of kind usage: a lock of a newer version ("made by a newer bedplate"), or one that is broken, with the place. A
+/// lock of the same version and a higher revision may hold keys unknown here; they are passed over.
+pub fn parse(path: &str, text: &str) -> Result<Lock> {
+    if text.len() > MAX_SIZE {
+        return Err(Error::usage(format!(
+            "`{path}` is broken: {} bytes, and a lock has at most {MAX_SIZE}",
+            text.len()
+        ))
+        .hint(repair()));
+    }
+    let broken = |span: Option<Range<usize>>, label: &str| broken(path, text, span, label);
+    let root = DeTable::parse(text).map_err(|error| broken(error.span(), error.message()))?;
+    let version = header(root.get_ref(), "version").map_err(|(span, label)| broken(span, &label))?;
+    let Some(version) = version else {
+        return Err(broken(Some(0..0), "`version` is missing"));
+    };
+    if version > VERSION {
+        return Err(Error::usage(format!(
+            "`{path}` was made by a newer bedplate (lock version {version}, this one reads {VERSION})"
+        ))
+        .hint("use the bedplate that wrote it, or a newer one"));
+    }
+    if version < VERSION {
+        let span = root.get_ref().get("version").map(Spanned::span);
+        return Err(broken(span, "no lock has this version"));
+    }
+    let revision = header(root.get_ref(), "revision").map_err(|(span, label)| broken(span, &label))?.unwrap_or(0);
+    if revision <= REVISION
+        && let Some((span, label)) = unknown_key(root.get_ref())
+    {
+        return Err(broken(Some(span), &label));
+    }
+    let wire = WireLock::deserialize(toml::Deserializer::from(root))
+        .map_err(|error| broken(error.span(), error.message()))?;
+    Lock::try_from(wire).map_err(|wrong| broken(Some(wrong.span), &wrong.label))
+}
+
+fn repair() -> String {
+    "take it from version control again, or delete it and run `bedplate lock`".into()
+}
+
+fn broken(path: &str, text: &str, span: Option<Range<usize>>, label: &str) -> Error {
+    let label = label.lines().next().unwrap_or_default().to_owned();
+    let error = Error::usage(format!("`{path}` is broken: {label}")).hint(repair());
+    let Some(span) = span else { return error };
+    let end = span.end.min(text.len());
+    let span = span.start.min(end)..end;
+    error.at(Snippet { path: path.to_owned(), text: text.into(), span, label })
+}
+
+type Place = (Option<Range<usize>>, String);
+
+fn header(root: &DeTable<'_>, key: &str) -> Result<Option<u32>, Place> {
+    let Some(value) = root.get(key) else { return Ok(None) };
+    value
+        .get_ref()
+        .as_integer()
+        .and_then(|integer| u32::from_str_radix(&integer.as_str().replace('_', ""), integer.radix()).ok())
+        .map(Some)
+        .ok_or_else(|| (Some(value.span()), format!("`{key}` is a whole number")))
+}
+
+fn unknown_key(root: &DeTable<'_>) -> Option<(Range<usize>, String)> {
+    unknown_in(root, TOP).or_else(|| {
+        let images = root.get("image")?.get_ref().as_table()?;
+        images.iter().find_map(|(_, image)| {
+            let image = image.get_ref().as_table()?;
+            unknown_in(image, IMAGE)
+                .or_else(|| unknown_in(table(image, "facts")?, FACTS))
+                .or_else(|| unknown_in(table(image, "verdict")?, VERDICT))
+        })
+    })
+}
+
+fn table<'t, 'i>(parent: &'t DeTable<'i>, key: &str) -> Option<&'t DeTable<'i>> {
+    parent.get(key).and_then(|value| DeValue::as_table(value.get_ref()))
+}
+
+fn unknown_in(table: &DeTable<'_>, known: &[&str]) -> Option<(Range<usize>, String)> {
+    table
+        .iter()
+        .find(|(key, _)| !known.contains(&key.get_ref().as_ref()))
+        .map(|(key, _)| (key.span(), format!("unknown key `{}`", key.get_ref().escape_debug())))
+}
