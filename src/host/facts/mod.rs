@@ -12,6 +12,7 @@ mod gpu;
 pub mod hub;
 mod model;
 pub mod need;
+mod of;
 mod tree;
 pub mod wanted;
 
