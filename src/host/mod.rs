@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The host: what it has, provisioning it, its generations and its secrets.
 //!
 //! One run is: [`provision::hold`] the host, [`provision::observe`] it, [`crate::plan::make`] a plan,
@@ -12,3 +13,8 @@ pub mod secrets;
 mod steps;
 #[cfg(test)]
 mod tests;
+=======
+//! A host: what is observed on it.
+
+pub mod facts;
+>>>>>>> check
