@@ -1,10 +1,10 @@
-<<<<<<< HEAD
 //! The host: what it has, provisioning it, its generations and its secrets.
 //!
 //! One run is: [`provision::hold`] the host, [`provision::observe`] it, [`crate::plan::make`] a plan,
-//! [`provision::apply`] it.
+//! [`provision::apply`] it. Checks read [`facts`].
 
 mod apply;
+pub mod facts;
 pub mod generations;
 pub mod layout;
 mod observe;
@@ -13,8 +13,3 @@ pub mod secrets;
 mod steps;
 #[cfg(test)]
 mod tests;
-=======
-//! A host: what is observed on it.
-
-pub mod facts;
->>>>>>> check
