@@ -432,3 +432,25 @@ proptest! {
         prop_assert!(shown.contains(&wanted), "{}", text);
     }
 }
+
+#[test]
+fn shipped_examples_parse() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for (dir, extension) in [("profiles", "toml"), ("deployments", "yaml")] {
+        for entry in fs::read_dir(root.join(dir)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|found| found != extension) {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let failed = match extension {
+                "toml" => super::parse("example", &text).err(),
+                _ => deployment::parse("example", &text).err(),
+            };
+            assert!(failed.is_none(), "{}:\n{}", path.display(), told(&failed.unwrap()));
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2, "profiles and deployments hold examples");
+}
