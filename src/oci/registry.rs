@@ -84,7 +84,7 @@ pub(super) enum Job {
 pub(super) enum Answer {
     Head(Option<Digest>),
     Whole(Vec<u8>, Digest),
-    Open(Response, Endpoint),
+    Open(Box<(Response, Endpoint)>),
 }
 
 impl Registries {
@@ -207,7 +207,7 @@ impl Registries {
                 }
                 Ok(Answer::Head(named))
             }
-            Job::Open => Ok(Answer::Open(response, asked.endpoint.clone())),
+            Job::Open => Ok(Answer::Open(Box::new((response, asked.endpoint.clone())))),
             Job::Whole(limit) => {
                 let (body, got) = transport::whole(&self.config, asked, response, limit).await?;
                 let want = match asked.wanted {

@@ -149,11 +149,16 @@ pub(crate) fn with(mut response: Response<Body>, name: &'static str, value: &str
 
 /// A body that announces more than it holds and then breaks off.
 pub(crate) fn cut_short(bytes: &[u8]) -> Response<Body> {
+    use futures_util::StreamExt;
     let half = bytes[..bytes.len() / 2].to_vec();
-    let pieces = vec![Ok(half), Err(std::io::Error::other("cut"))];
+    // The break comes later, or the head of the answer would not be sent at all.
+    let cut = futures_util::stream::once(async {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        Err(std::io::Error::other("cut"))
+    });
     Response::builder()
         .header("content-length", bytes.len())
-        .body(Body::from_stream(futures_util::stream::iter(pieces)))
+        .body(Body::from_stream(futures_util::stream::iter([Ok(half)]).chain(cut)))
         .unwrap()
 }
 
