@@ -10,13 +10,12 @@ use super::{
     steps,
 };
 use crate::{
-    digest::Digest,
     docker::{Credentials, Docker},
     error::{Doing as _, Error, Result},
     host::{layout, secrets::SecretValues},
-    lock::Lock,
+    lock::bundle::{Bundle, Pinned},
     plan::{Change, Plan, Record, Step},
-    profile::{DriverFlavor, FileContent, GpuAccess, Profile},
+    profile::{DriverFlavor, FileContent, GpuAccess},
     progress::{Progress, Unit},
     system::files::{HostLock, Root},
 };
@@ -27,18 +26,10 @@ pub struct Context<'a> {
     pub root: &'a Root,
     /// Proof that no other run changes it.
     pub held: &'a HostLock,
-    /// Name of the profile.
-    pub name: &'a str,
-    /// The profile.
-    pub profile: &'a Profile,
-    /// Its lock.
-    pub lock: &'a Lock,
-    /// The lock's digest.
-    pub lock_digest: Digest,
-    /// The bundle's digest.
-    pub bundle: Digest,
-    /// The bundle's files, by archive path.
-    pub files: &'a BTreeMap<String, Vec<u8>>,
+    /// The pinned profile.
+    pub pinned: &'a Pinned,
+    /// The bundle it came in.
+    pub bundle: &'a Bundle,
     /// Secrets this run was given.
     pub secrets: &'a SecretValues,
     /// Registry credentials, by registry as references name it.
@@ -104,10 +95,10 @@ pub async fn apply(plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
     }
     context.progress.started(TASK, Some(plan.steps.len() as u64), Unit::Items);
     let ready = Ready {
-        profile: context.name,
-        lock: context.lock_digest,
-        bundle: context.bundle,
-        files: context.files,
+        profile: &context.pinned.name,
+        lock: context.pinned.lock_digest,
+        bundle: context.bundle.digest(),
+        files: context.bundle.files(),
     };
     generations::prepare(root, plan, &ready).doing(|| format!("preparing generation {}", plan.generation))?;
     context.progress.note("generation prepared");
@@ -176,7 +167,7 @@ fn sweep(root: &Root, plan: &Plan) -> Result<()> {
 /// The profile as this generation realised it, for people, `diff` and inventories.
 fn realised(context: &Context, record: &Record, generation: u64) -> serde_json::Value {
     use serde_json::json;
-    let profile = context.profile;
+    let profile = &context.pinned.profile;
     let files: serde_json::Map<String, serde_json::Value> = profile
         .files
         .iter()
@@ -213,6 +204,7 @@ fn realised(context: &Context, record: &Record, generation: u64) -> serde_json::
         })
         .collect();
     let images: serde_json::Map<String, serde_json::Value> = context
+        .pinned
         .lock
         .images
         .iter()
@@ -238,7 +230,7 @@ fn realised(context: &Context, record: &Record, generation: u64) -> serde_json::
     };
     json!({
         "generation": generation,
-        "profile": context.name,
+        "profile": context.pinned.name,
         "distribution": {"id": profile.host.distribution.id(), "release": profile.host.release},
         "driver": {"flavor": flavor, "version": profile.driver.version},
         "container": {"engine": "docker", "gpu-access": access},

@@ -205,6 +205,7 @@ async fn keep(work: &mut Work<'_>, name: &str, credential: Option<&str>) -> Resu
 async fn pull(work: &mut Work<'_>, key: &str, reference: &str, download: u64, tag: &str) -> Result<()> {
     let context = work.context;
     let image = context
+        .pinned
         .lock
         .images
         .get(key)

@@ -20,7 +20,7 @@ use super::layout::{CURRENT, GENERATIONS, HOST_PROFILE, generation};
 use crate::{
     digest::Digest,
     error::{Doing as _, Error, Result},
-    lock,
+    lock::{self, bundle::Bundle},
     plan::{Known, RECORD_VERSION, Record},
     system::files::Root,
 };
@@ -203,8 +203,18 @@ impl<'a> Generations<'a> {
         Ok(self.numbers()?.into_iter().map(one).collect())
     }
 
-    /// The files of generation `number`'s bundle, by archive path.
-    pub fn bundle_files(&self, number: u64) -> Result<BTreeMap<String, Vec<u8>>> {
+    /// The bundle of generation `number`: its profile, lock, deployments and files.
+    pub fn bundle(&self, number: u64) -> Result<Bundle> {
+        let about: About = self.read_json(number, "about.json")?;
+        let bundle = Bundle::from_files(self.bundle_files(number)?)
+            .doing(|| format!("reading the bundle of generation {number}"))?;
+        if bundle.digest() != about.bundle {
+            return Err(unreadable(number, "its bundle was changed"));
+        }
+        Ok(bundle)
+    }
+
+    fn bundle_files(&self, number: u64) -> Result<BTreeMap<String, Vec<u8>>> {
         let folder = format!("{}/bundle", generation(number));
         let mut files = BTreeMap::new();
         self.collect(&folder, "", &mut files)?;
@@ -244,7 +254,7 @@ impl<'a> Generations<'a> {
 
     /// What differs between two generations, a line each: files, directories, Docker's keys, secrets, and
     /// images as the lock tells them apart.
-    pub fn diff(&self, a: u64, b: u64, locks: Option<(&lock::Lock, &lock::Lock)>) -> Result<Vec<String>> {
+    pub fn diff(&self, a: u64, b: u64) -> Result<Vec<String>> {
         let (old, new) = (self.load(a)?, self.load(b)?);
         let mut lines = Vec::new();
         if old.about.profile != new.about.profile {
@@ -261,8 +271,9 @@ impl<'a> Generations<'a> {
                 (None, None) => {}
             }
         }
-        if let Some((one, two)) = locks {
-            lines.extend(lock::diff(one, two).text().lines().map(str::to_owned));
+        let (one, two) = (self.bundle(a)?.open()?.lock, self.bundle(b)?.open()?.lock);
+        if one.images != two.images {
+            lines.extend(lock::diff(&one, &two).text().lines().map(str::to_owned));
         }
         Ok(lines)
     }
