@@ -59,10 +59,10 @@ impl Sources {
         let mut deployments = BTreeMap::new();
         let mut errors = Vec::new();
         for named in profile.input_paths() {
-            let at = directory.join(&named);
+            let at = directory.join(named);
             match files::read_input(&at, SOURCE_LIMIT).doing(|| format!("reading what `{shown}` names failed")) {
                 Ok(content) => {
-                    files.insert(named, content);
+                    files.insert(named.to_owned(), content);
                 }
                 Err(error) => errors.push(error),
             }
@@ -89,11 +89,6 @@ impl Sources {
     /// The file name of the profile.
     pub fn file_name(&self) -> String {
         self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-    }
-
-    /// The profile's name: its file name without `.toml`.
-    pub fn name(&self) -> String {
-        self.path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
 
     /// The directory that relative paths of the profile start from.
