@@ -37,6 +37,8 @@ pub struct Sources {
     pub files: BTreeMap<String, Vec<u8>>,
     /// Deployments among them, parsed.
     pub deployments: BTreeMap<String, Deployment>,
+    /// What is worth a word about them, once: when they are locked.
+    pub warnings: Vec<profile::Warning>,
 }
 
 impl Sources {
@@ -58,6 +60,7 @@ impl Sources {
         let mut files = BTreeMap::new();
         let mut deployments = BTreeMap::new();
         let mut errors = Vec::new();
+        let mut warnings = Vec::new();
         for named in profile.input_paths() {
             let at = directory.join(named);
             match files::read_input(&at, SOURCE_LIMIT).doing(|| format!("reading what `{shown}` names failed")) {
@@ -72,9 +75,7 @@ impl Sources {
             let at = self::shown(context, &directory.join(named));
             match text_of(&at, content).and_then(|text| profile::deployment::parse(&at, text)) {
                 Ok(parsed) => {
-                    for warning in &parsed.warnings {
-                        context.ui.warn_at(&warning.message, warning.snippet.as_ref(), &warning.hint);
-                    }
+                    warnings.extend(parsed.warnings);
                     deployments.insert(named.clone(), parsed.deployment);
                 }
                 Err(error) => errors.push(error),
@@ -82,7 +83,7 @@ impl Sources {
         }
         match Error::join(errors) {
             Some(error) => Err(error),
-            None => Ok(Self { shown, path, text, profile, files, deployments }),
+            None => Ok(Self { shown, path, text, profile, files, deployments, warnings }),
         }
     }
 

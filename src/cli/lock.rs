@@ -27,6 +27,9 @@ pub fn run(context: &Context, args: &args::Lock) -> Result<u8> {
         );
     }
     let sources = Sources::read(context, args.profile.as_deref())?;
+    for warning in &sources.warnings {
+        context.ui.warn_at(&warning.message, warning.snippet.as_ref(), &warning.hint);
+    }
     let old = sources.lock(context)?.map(|(_, lock)| lock);
     let update = update(args)?;
     check_names(&update, &sources, old.as_ref())?;
