@@ -120,9 +120,9 @@ impl<'t> Decoder<'t> {
         if let Some(error) = Error::join(errors) {
             return Err(error);
         }
-        let warnings = self
-            .warnings
-            .into_inner()
+        let mut warnings = self.warnings.into_inner();
+        warnings.sort_by_key(|(fault, placed)| (*placed, fault.span.start));
+        let warnings = warnings
             .iter()
             .map(|(fault, placed)| Warning {
                 message: fault.message.clone(),

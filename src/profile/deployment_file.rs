@@ -59,10 +59,16 @@ fn read(d: &Decoder<'_>, node: &Node) -> Option<Deployment> {
     }
     let host = f.text("host");
     if let Some(host) = &host
-        && (host.value == "localhost" || host.value.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))
+        && (host.value == "localhost"
+            || host.value.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))
     {
-        let hint = "leave `host` out: the port is published on the host's 127.0.0.1 unless `publish` says otherwise";
-        d.warn(Some(&host.span), "the engine listens on its container's own loopback, where nothing reaches it", hint);
+        let hint =
+            "leave `host` out: the port is published on the host's 127.0.0.1 unless `publish` says otherwise";
+        d.warn(
+            Some(&host.span),
+            "the engine listens on its container's own loopback, where nothing reaches it",
+            hint,
+        );
     }
     let port = f.port("port").unwrap_or(8000);
     let tensor_parallel =

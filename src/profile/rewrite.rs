@@ -10,7 +10,7 @@ use super::{
     tree::{Entry, Fault, Node, Scalar, Span, Value},
     tree_yaml,
 };
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result};
 
 /// The host directory that is given to an agent without one.
 const AGENT_DIRECTORY: &str = "/data/minerhome";
@@ -48,8 +48,9 @@ pub fn rewrite(path: &str, text: &str) -> Result<Rewritten> {
     work.comments(&root);
     let Work { edits, changes, secrets, .. } = work;
     let text = apply(text, edits);
-    deployment::parse(path, &text)
-        .doing(|| format!("rewriting `{path}`: the rest must be changed by hand"))?;
+    deployment::parse(path, &text).map_err(|error| {
+        error.hint("this must be changed by hand, then `bedplate init --from` once more; lines are those after the rewriting")
+    })?;
     Ok(Rewritten { text, changes, secrets })
 }
 

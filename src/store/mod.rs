@@ -192,7 +192,10 @@ impl Writer<'_> {
     /// # Errors
     /// The store cannot be written.
     pub fn put(&mut self, content: &[u8]) -> Result<()> {
-        self.write_all(content).doing(|| format!("writing to `{}`", self.store.root.path().display()))
+        self.pending.put(content)?;
+        self.hasher.update(content);
+        self.size += content.len() as u64;
+        Ok(())
     }
 
     /// Bytes so far.

@@ -125,6 +125,14 @@ fn owners(inodes: impl Iterator<Item = u64>) -> HashMap<u64, Process> {
 /// # Errors
 /// The name has none, or no answer came within `limit`.
 pub async fn resolve(host: &str, limit: Duration) -> Result<Vec<IpAddr>> {
+    resolve_by(host, limit, |name| (name, 0).to_socket_addrs().map(Iterator::collect)).await
+}
+
+async fn resolve_by(
+    host: &str,
+    limit: Duration,
+    look_up: impl FnOnce(&str) -> std::io::Result<Vec<SocketAddr>> + Send + 'static,
+) -> Result<Vec<IpAddr>> {
     let (tell, answer) = tokio::sync::oneshot::channel();
     let name = host.to_owned();
     // A thread of its own: one of the runtime's would hold up the end of the program until the
@@ -132,9 +140,8 @@ pub async fn resolve(host: &str, limit: Duration) -> Result<Vec<IpAddr>> {
     std::thread::Builder::new()
         .name("resolve".to_owned())
         .spawn(move || {
-            let found = (name.as_str(), 0).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>);
             // Nobody waits any more: the time was up.
-            let _ = tell.send(found);
+            let _ = tell.send(look_up(&name));
         })
         .map_err(|error| Error::failed("starting a thread").because(error))?;
     let shown = host.escape_debug();
@@ -228,7 +235,11 @@ mod tests {
         // `.invalid` never exists (RFC 2606).
         let error = resolve("registry.invalid", limit).await.unwrap_err();
         assert!(error.message().contains("`registry.invalid`"), "{error}");
-        let error = resolve("localhost", Duration::ZERO).await.unwrap_err();
-        assert!(error.message().contains("no answer within 0 s"), "{error}");
+        let slow = |_: &str| {
+            std::thread::sleep(Duration::from_secs(5));
+            Ok(Vec::new())
+        };
+        let error = resolve_by("slow.example", Duration::from_millis(500), slow).await.unwrap_err();
+        assert!(error.message().contains("no answer within 0.5 s"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     io::ErrorKind,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -55,7 +55,7 @@ impl Command {
             directory: None,
             stdin: None,
             limit: 16 * 1024 * 1024,
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
             package: None,
             hush: false,
             interactive: false,
@@ -265,19 +265,26 @@ impl Command {
         if let Some(directory) = self.directory.as_deref().filter(|directory| !directory.is_dir()) {
             return Error::failed(format!("running `{program}`: no directory `{}`", directory.display()));
         }
+        let by_name = !program.contains('/');
         match error.kind() {
+            ErrorKind::NotFound | ErrorKind::PermissionDenied if by_name => {
+                // Also the answer where a directory in `PATH` may not be searched (execvp(3)).
+                let denied = error.kind() == ErrorKind::PermissionDenied;
+                let or = if denied { ", or this user may not run it" } else { "" };
+                Error::failed(format!("`{program}` is not installed{or}")).hint(match &self.package {
+                    Some(package) => format!("install it: `apt install {package}`"),
+                    None => "install it, or check `PATH`".to_owned(),
+                })
+            }
             ErrorKind::NotFound => {
-                let missing =
-                    if Path::new(program).is_absolute() { "does not exist" } else { "is not installed" };
-                let error = Error::failed(format!("`{program}` {missing}"));
+                let error = Error::failed(format!("`{program}` does not exist"));
                 match &self.package {
                     Some(package) => error.hint(format!("install it: `apt install {package}`")),
-                    None => error.hint("install it, or check `PATH`"),
+                    None => error,
                 }
             }
-            ErrorKind::PermissionDenied => {
-                Error::failed(format!("running `{program}`: permission denied")).hint("is it executable?")
-            }
+            ErrorKind::PermissionDenied => Error::failed(format!("running `{program}`: permission denied"))
+                .hint(format!("see whether it is executable: `ls -l {program}`")),
             _ => Error::failed(format!("running `{program}`")).because(error),
         }
     }
@@ -373,7 +380,7 @@ impl Streaming {
                 biased;
                 line = read_line(lines) => line,
                 // The child is gone, but something it started keeps the pipe open.
-                _ = async { let _ = self.child.wait().await; tokio::time::sleep(DRAIN).await } => Ok(None),
+                () = async { let _ = self.child.wait().await; tokio::time::sleep(DRAIN).await } => Ok(None),
             }
         };
         match timeout_at(self.deadline, ended).await {

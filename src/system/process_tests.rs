@@ -40,8 +40,12 @@ async fn output_status_and_input() {
 #[tokio::test]
 async fn a_missing_program_names_its_package() {
     let error = Command::new("no-such-program-here").package("skopeo").run().await.unwrap_err();
-    assert_eq!(error.message(), "`no-such-program-here` is not installed");
+    assert!(error.message().starts_with("`no-such-program-here` is not installed"), "{error}");
     assert_eq!(error.hints(), ["install it: `apt install skopeo`"]);
+    let error = Command::new("/no/such/program").run().await.unwrap_err();
+    assert_eq!(error.message(), "`/no/such/program` does not exist");
+    let error = Command::new("/etc/passwd").run().await.unwrap_err();
+    assert!(error.message().ends_with("permission denied"), "{error}");
     let error = sh("true").directory("/no/such/directory").run().await.unwrap_err();
     assert!(error.message().contains("no directory `/no/such/directory`"), "{error}");
 }

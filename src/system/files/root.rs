@@ -538,8 +538,10 @@ fn empty(place: &Place) -> Result<()> {
 
 /// The names in an open directory, sorted.
 pub(super) fn list_of(fd: &OwnedFd) -> rustix::io::Result<Vec<Entry>> {
+    // A descriptor opened as a place cannot be read itself.
+    let readable = openat(fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut entries = Vec::new();
-    for entry in Dir::read_from(fd)? {
+    for entry in Dir::new(readable)? {
         let entry = entry?;
         let name = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {

@@ -1,0 +1,52 @@
+# `make try` shows the whole road on a fresh machine; `make test` is what CI runs.
+.PHONY: try try-clean test test-full lint bench build setup test-machine clean
+
+CARGO ?= cargo
+VM_DIR := $(if $(BEDPLATE_VM_DIR),$(BEDPLATE_VM_DIR),$(CURDIR)/.cache/vm)
+IMAGES := $(CURDIR)/.cache/images
+SCRIPTS := .ci/run tests/setup/packages.sh tests/vm/machine tests/vm/registry tests/vm/try tests/vm/images/build \
+  tests/vm/base/customize tests/vm/base/init
+export BEDPLATE_VM_DIR := $(VM_DIR)
+
+# A fresh Debian 13 under QEMU is provisioned, checked and serves a deployment.
+try: setup
+	@tests/vm/try
+
+# Everything that `make try` and the tests left: machines, base disk, registry, images.
+try-clean:
+	@tests/vm/machine clean
+	@tests/vm/registry clean
+	rm -rf $(IMAGES)
+
+test: setup test-machine
+	$(CARGO) test --locked
+
+# The long stories as well: a hundred kills and more.
+test-full: setup test-machine
+	BEDPLATE_FULL=1 $(CARGO) test --locked --release
+
+lint:
+	$(CARGO) fmt --check
+	rustfmt --check --edition 2024 tests/vm/images/engine.rs tests/vm/images/agent.rs tests/vm/images/exporter.rs
+	shellcheck -S warning $(SCRIPTS)
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+bench: setup test-machine
+	benches/run
+
+build:
+	$(CARGO) build --locked --release
+
+# Packages from the distribution's archive; only what is missing.
+setup:
+	@tests/setup/packages.sh
+	@command -v $(CARGO) >/dev/null || { echo 'make: no cargo here' >&2; \
+	  echo 'hint: install Rust 1.95 or later with rustup, as https://rustup.rs says' >&2; exit 1; }
+
+# What the end-to-end tests start from: made once, kept.
+test-machine:
+	@tests/vm/images/build $(IMAGES)
+	@tests/vm/machine build
+
+clean: try-clean
+	$(CARGO) clean

@@ -1,0 +1,80 @@
+//! Settings of a machine: where to fetch from. What to fetch is the lock's.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use crate::{
+    error::{Error, Result, Snippet},
+    system::files,
+};
+
+/// `/etc/bedplate/config.toml` and the user's `bedplate/config.toml`, the user's first.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// Registries, by host (and port).
+    pub registry: BTreeMap<String, Registry>,
+    /// The container engine's socket.
+    pub docker_socket: Option<String>,
+    /// Address of the model hub.
+    pub hub: Option<String>,
+    /// Path of NVIDIA's management library, where it is not on the loader's path.
+    pub nvml: Option<PathBuf>,
+}
+
+/// `[registry."HOST"]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Registry {
+    /// Mirrors, tried in order before the registry itself.
+    pub mirrors: Vec<String>,
+    /// A PEM file of certificate authorities trusted besides the system's.
+    pub ca: Option<PathBuf>,
+    /// Whether the registry is spoken to without TLS.
+    pub plain_http: bool,
+}
+
+/// Size limit of a configuration file, in bytes.
+const LIMIT: u64 = 1 << 20;
+
+impl Config {
+    /// Reads the configuration files that exist: `explicit` alone where given, else the machine's
+    /// and then the user's over it, table by table.
+    pub fn load(explicit: Option<&Path>, user: Option<&Path>) -> Result<Self> {
+        if let Some(path) = explicit {
+            return Self::read(path);
+        }
+        let mut config = Self::default();
+        let machine = Path::new("/etc/bedplate/config.toml");
+        for path in [Some(machine), user].into_iter().flatten() {
+            if path.exists() {
+                config.merge(Self::read(path)?);
+            }
+        }
+        Ok(config)
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let text = files::read_text(path, LIMIT)?;
+        toml::from_str(&text).map_err(|error| {
+            let place = Snippet {
+                path: path.display().to_string(),
+                text: text.as_str().into(),
+                span: error.span().unwrap_or(0..0),
+                label: error.message().to_owned(),
+            };
+            Error::usage(format!("`{}` is not a configuration", path.display())).at(place)
+        })
+    }
+
+    fn merge(&mut self, over: Self) {
+        self.registry.extend(over.registry);
+        self.docker_socket = over.docker_socket.or(self.docker_socket.take());
+        self.hub = over.hub.or(self.hub.take());
+        self.nvml = over.nvml.or(self.nvml.take());
+    }
+}

@@ -1,0 +1,246 @@
+//! Finding and reading what a verb was given: profiles, deployments, locks.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use super::Context;
+use crate::{
+    error::{Doing as _, Error, Result},
+    lock::{
+        self, Lock,
+        bundle::{Bundle, Pinned},
+    },
+    profile::{self, Deployment, Profile},
+    system::files,
+};
+
+/// Size limit of a profile or deployment, in bytes.
+pub const TEXT_LIMIT: u64 = 1 << 20;
+/// Size limit of a lock, in bytes.
+pub const LOCK_LIMIT: u64 = 16 << 20;
+/// Size limit of a file a profile carries along, in bytes.
+const SOURCE_LIMIT: u64 = 16 << 20;
+
+/// A profile with everything it names, read and parsed.
+pub struct Sources {
+    /// The profile's path as the user would write it.
+    pub shown: String,
+    /// The profile's path.
+    pub path: PathBuf,
+    /// The profile's text.
+    pub text: String,
+    /// The profile.
+    pub profile: Profile,
+    /// Files it names, by the path as written in it.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Deployments among them, parsed.
+    pub deployments: BTreeMap<String, Deployment>,
+}
+
+impl Sources {
+    /// Finds and reads the profile `named`, or the only one there is.
+    pub fn read(context: &Context, named: Option<&str>) -> Result<Self> {
+        let path = find(context, "profiles", "profile", named)?.ok_or_else(|| {
+            Error::usage("there is no profile here").hint(
+                "write one with `bedplate init NAME --engine vllm --model ID`, or name its path",
+            )
+        })?;
+        Self::read_path(context, path)
+    }
+
+    fn read_path(context: &Context, path: PathBuf) -> Result<Self> {
+        let shown = shown(context, &path);
+        let text = files::read_text(&path, TEXT_LIMIT)?;
+        let profile = profile::parse(&shown, &text)?;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let mut files = BTreeMap::new();
+        let mut deployments = BTreeMap::new();
+        let mut errors = Vec::new();
+        for named in profile.input_paths() {
+            let at = directory.join(&named);
+            match files::read_input(&at, SOURCE_LIMIT).doing(|| format!("reading what `{shown}` names failed")) {
+                Ok(content) => {
+                    files.insert(named, content);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        for named in &profile.deployments {
+            let Some(content) = files.get(named) else { continue };
+            let at = self::shown(context, &directory.join(named));
+            match text_of(&at, content).and_then(|text| profile::deployment::parse(&at, text)) {
+                Ok(parsed) => {
+                    for warning in &parsed.warnings {
+                        context.ui.warn_at(&warning.message, warning.snippet.as_ref(), &warning.hint);
+                    }
+                    deployments.insert(named.clone(), parsed.deployment);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        match Error::join(errors) {
+            Some(error) => Err(error),
+            None => Ok(Self { shown, path, text, profile, files, deployments }),
+        }
+    }
+
+    /// The file name of the profile.
+    pub fn file_name(&self) -> String {
+        self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+
+    /// The profile's name: its file name without `.toml`.
+    pub fn name(&self) -> String {
+        self.path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+
+    /// The directory that relative paths of the profile start from.
+    pub fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Where the lock is: beside the profile.
+    pub fn lock_path(&self) -> PathBuf {
+        self.path.with_extension("lock")
+    }
+
+    /// The lock's text and the lock, where there is one.
+    pub fn lock(&self, context: &Context) -> Result<Option<(String, Lock)>> {
+        let path = self.lock_path();
+        if !files::exists(&path) {
+            return Ok(None);
+        }
+        let text = files::read_text(&path, LOCK_LIMIT)?;
+        let lock = lock::parse(&shown(context, &path), &text)?;
+        Ok(Some((text, lock)))
+    }
+
+    /// The profile with its lock as one bundle. A missing or stale lock is an error (exit code 4).
+    pub fn pinned(&self, context: &Context) -> Result<(Bundle, Pinned)> {
+        let Some((lock_text, _)) = self.lock(context)? else {
+            return Err(Error::stale(format!("`{}` has no lock", self.shown))
+                .hint(format!("run `bedplate lock {}`", self.shown)));
+        };
+        let bundle = Bundle::assemble(&self.file_name(), &self.text, &lock_text, self.files.clone())?;
+        let pinned = bundle.open()?;
+        refuse_stale(&pinned, &self.shown)?;
+        Ok((bundle, pinned))
+    }
+}
+
+/// A stale lock is an error that says why (exit code 4).
+pub fn refuse_stale(pinned: &Pinned, shown: &str) -> Result<()> {
+    match &pinned.freshness {
+        lock::Freshness::Fresh => Ok(()),
+        lock::Freshness::Stale(reasons) => {
+            let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+            Err(Error::stale(format!("the lock of `{shown}` is stale: {}", reasons.join("; ")))
+                .hint(format!("run `bedplate lock {shown}`, and review what `--diff` shows")))
+        }
+    }
+}
+
+/// A path as the user would write it: relative to where the command was given, where that is shorter.
+pub fn shown(context: &Context, path: &Path) -> String {
+    let mut base = context.directory.as_path();
+    let mut up = String::new();
+    for _ in 0..3 {
+        if let Ok(rest) = path.strip_prefix(base) {
+            return format!("{up}{}", rest.display());
+        }
+        up.push_str("../");
+        let Some(parent) = base.parent() else { break };
+        base = parent;
+    }
+    path.display().to_string()
+}
+
+/// UTF-8 text of a file that was read.
+pub fn text_of<'a>(shown: &str, content: &'a [u8]) -> Result<&'a str> {
+    std::str::from_utf8(content)
+        .map_err(|error| Error::usage(format!("`{shown}` is not UTF-8 text")).because(error))
+}
+
+/// A deployment file the user named: its text and what it says.
+pub fn deployment(context: &Context, named: &Path) -> Result<(String, Deployment)> {
+    let path = context.path(named);
+    let shown = named.display().to_string();
+    let text = files::read_text(&path, TEXT_LIMIT)?;
+    let parsed = profile::deployment::parse(&shown, &text)?;
+    for warning in &parsed.warnings {
+        context.ui.warn_at(&warning.message, warning.snippet.as_ref(), &warning.hint);
+    }
+    Ok((text, parsed.deployment))
+}
+
+/// Finds `DIR/NAME.toml` from here upward, or a path. Without a name: the only one there is, `None`
+/// where there is none. Several: an error that lists them.
+fn find(context: &Context, directory: &str, noun: &str, named: Option<&str>) -> Result<Option<PathBuf>> {
+    if let Some(named) = named {
+        let path = context.path(Path::new(named));
+        if named.contains('/') || Path::new(named).extension().is_some() || path.is_file() {
+            return Ok(Some(normal(&path)));
+        }
+        let file = format!("{named}.toml");
+        let found = upward(context).map(|at| at.join(directory).join(&file)).find(|path| path.is_file());
+        return found.map(Some).ok_or_else(|| {
+            let known = here(context, directory).map(|found| names(&found)).unwrap_or_default();
+            let error = Error::usage(format!("there is no {noun} `{named}`"));
+            if known.is_empty() {
+                error.hint(format!("looked for `{directory}/{file}` from here upward; name its path"))
+            } else {
+                error.hint(format!("there is: {}", known.join(", ")))
+            }
+        });
+    }
+    let found = here(context, directory)?;
+    match found.as_slice() {
+        [] => Ok(None),
+        [only] => Ok(Some(only.clone())),
+        several => Err(Error::usage(format!("there are several {noun}s here"))
+            .hint(format!("name one of: {}", names(several).join(", ")))),
+    }
+}
+
+/// The nearest directory's files.
+fn here(context: &Context, directory: &str) -> Result<Vec<PathBuf>> {
+    for at in upward(context) {
+        let directory = at.join(directory);
+        let Some(entries) = files::list_input(&directory)? else { continue };
+        let mut found: Vec<PathBuf> = entries
+            .iter()
+            .map(|entry| directory.join(&entry.name))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+            .collect();
+        found.sort();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn upward(context: &Context) -> impl Iterator<Item = &Path> {
+    context.directory.ancestors()
+}
+
+fn names(paths: &[PathBuf]) -> Vec<String> {
+    paths.iter().filter_map(|path| path.file_stem()).map(|stem| stem.to_string_lossy().into_owned()).collect()
+}
+
+/// The path without `.` and `..`, by its text alone.
+fn normal(path: &Path) -> PathBuf {
+    use std::path::Component;
+    path.components().fold(PathBuf::new(), |mut all, part| {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                all.pop();
+            }
+            part => all.push(part),
+        }
+        all
+    })
+}

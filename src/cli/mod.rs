@@ -1,0 +1,127 @@
+//! The command line: one file a verb, each flags → request → call → render.
+
+pub mod args;
+mod boot;
+mod bundle;
+mod completions;
+mod config;
+mod context;
+mod deployments;
+mod doctor;
+mod explain;
+mod gate;
+mod generations;
+mod init;
+mod inputs;
+mod later;
+mod lock;
+mod provision;
+mod receive;
+mod registries;
+mod render;
+mod report;
+mod runtime;
+mod secret;
+mod subject;
+mod toolkit;
+mod up;
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+
+use clap::Parser as _;
+pub use context::Context;
+
+use crate::{
+    error::{Error, Result},
+    ui::{Format, Ui, exit},
+};
+
+/// Runs one command and gives its exit code. `env` and `directory` are the process's: nothing
+/// below reads either by itself.
+pub fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    env: BTreeMap<String, String>,
+    directory: PathBuf,
+) -> u8 {
+    let cli = match args::Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are data; a closed pipe is no reason to fail.
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE } else { exit::DONE };
+        }
+    };
+    let ui = Ui {
+        format: match cli.global.format {
+            args::FormatArg::Text => Format::Text,
+            args::FormatArg::Json => Format::Json,
+            args::FormatArg::Junit => Format::Junit,
+        },
+        quiet: cli.global.quiet,
+        verbose: cli.global.verbose,
+        remote: cli.global.remote_progress,
+    };
+    log(ui.verbose);
+    match Context::new(ui, env, directory, cli.global.store).and_then(|context| verb(&context, cli.verb)) {
+        Ok(code) => code,
+        Err(error) => {
+            ui.error(&error);
+            exit::of(&error)
+        }
+    }
+}
+
+fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
+    use args::{Toolkit, Verb};
+    if context.ui.format == Format::Junit
+        && !matches!(verb, Verb::Doctor(_) | Verb::Toolkit(_) | Verb::Runtime(_) | Verb::Provision(_) | Verb::Up(_))
+    {
+        return Err(Error::usage("`--format junit` is for checks").hint("use `--format json`"));
+    }
+    let done = |()| exit::DONE;
+    match verb {
+        Verb::Init(args) => init::run(context, &args).map(done),
+        Verb::Lock(args) => lock::run(context, &args),
+        Verb::Provision(args) => provision::run(context, &args),
+        Verb::Doctor(args) => doctor::run(context, &args),
+        Verb::Toolkit(Toolkit::Verify(args)) => toolkit::verify(context, &args),
+        Verb::Toolkit(Toolkit::Install(_)) => later::refuse(
+            "toolkit install",
+            "install `docker.io` and the container toolkit by hand; `bedplate toolkit verify` checks them",
+        ),
+        Verb::Runtime(args::Runtime::Prepare(args)) => runtime::prepare(context, &args),
+        Verb::Up(args) => up::run(context, &args),
+        Verb::Status(args) => deployments::status(context, &args),
+        Verb::Logs(args) => deployments::logs(context, &args).map(done),
+        Verb::Stop(args) => deployments::stop(context, &args).map(done),
+        Verb::Restart(args) => up::restart(context, &args),
+        Verb::Rm(args) => deployments::rm(context, &args).map(done),
+        Verb::List => deployments::list(context).map(done),
+        Verb::Render(args) => render::run(context, &args).map(done),
+        Verb::Generations(args) => generations::run(context, &args),
+        Verb::Secret(args) => secret::run(context, &args),
+        Verb::Bundle(args) => bundle::run(context, &args).map(done),
+        Verb::Explain(args) => explain::run(context, &args).map(done),
+        Verb::Completions(args) => completions::completions(context, &args).map(done),
+        Verb::Man(args) => completions::man(context, &args).map(done),
+        Verb::Boot => boot::run(context),
+        Verb::Receive => receive::run(context),
+        Verb::Build(_) => {
+            later::refuse("build", "provision a host made by your distribution's installer: `bedplate provision`")
+        }
+        Verb::Verify(_) => later::refuse("verify", "`bedplate provision --dry-run` lists what differs on this host"),
+        Verb::Fleet(_) => later::refuse("fleet", "provision hosts one by one: `bedplate provision --host USER@NAME`"),
+    }
+}
+
+/// The log goes to standard error, from `-vv` on. Secrets are never logged: they have no `Debug`.
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 | 1 => return,
+        2 => tracing::Level::DEBUG,
+        _ => tracing::Level::TRACE,
+    };
+    // Headers of requests hold credentials: the HTTP libraries stay silent.
+    let filter = tracing_subscriber::EnvFilter::new(format!("warn,bedplate={level}"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}

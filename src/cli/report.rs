@@ -1,0 +1,264 @@
+//! How a report of checks is printed: a table for people, JSON and JUnit with the same data.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Color, Style};
+use quick_junit::{NonSuccessKind, Report as Junit, TestCase, TestCaseStatus, TestSuite};
+
+use super::Context;
+use crate::{
+    check::report::{Finding, Layer, Outcome, Report},
+    error::{Doing as _, Result},
+    ui::{Format, exit, text},
+};
+
+/// Prints a report in the format asked for, and gives the exit code it stands for.
+pub fn print(context: &Context, report: &Report) -> Result<u8> {
+    match context.ui.format {
+        Format::Text => context.ui.data(&table(report, context.ui.verbose > 0))?,
+        Format::Json => context.ui.json(&json(report))?,
+        Format::Junit => context.ui.data(&junit(report)?)?,
+    }
+    Ok(if report.opens_gate() { exit::DONE } else { exit::CHECK })
+}
+
+/// Prints one layer of a report, with whatever below it shuts the gate.
+pub fn print_layer(context: &Context, report: &Report, layer: Layer) -> Result<u8> {
+    let mut shown = report.clone();
+    shown.findings.retain(|finding| {
+        finding.layer == layer || finding.shuts_gate() && finding.outcome != Outcome::Skipped
+    });
+    print(context, &shown)?;
+    Ok(if report.opens_gate() { exit::DONE } else { exit::CHECK })
+}
+
+/// The report as JSON: the findings, and what follows from them.
+pub fn json(report: &Report) -> serde_json::Value {
+    serde_json::json!({
+        "schema": 1,
+        "subject": report.subject,
+        "ready": report.opens_gate(),
+        "blame": report.layer_to_blame(),
+        "findings": report.findings,
+    })
+}
+
+fn style(outcome: Outcome) -> Style {
+    let color = match outcome {
+        Outcome::Pass => AnsiColor::Green,
+        Outcome::Warn => AnsiColor::Yellow,
+        Outcome::Fail => AnsiColor::Red,
+        Outcome::Unknown => AnsiColor::Magenta,
+        Outcome::Skipped | Outcome::NotApplicable => AnsiColor::BrightBlack,
+    };
+    let style = Style::new().fg_color(Some(Color::Ansi(color)));
+    if matches!(outcome, Outcome::Fail | Outcome::Unknown) { style.bold() } else { style }
+}
+
+/// The outcome in one word, as printed.
+pub fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pass => "pass",
+        Outcome::Warn => "warn",
+        Outcome::Fail => "FAIL",
+        Outcome::Unknown => "unknown",
+        Outcome::Skipped => "skipped",
+        Outcome::NotApplicable => "n/a",
+    }
+}
+
+/// The layer as its command.
+pub fn command(layer: Layer) -> &'static str {
+    match layer {
+        Layer::Doctor => "doctor",
+        Layer::Toolkit => "toolkit",
+        Layer::Runtime => "runtime",
+        Layer::Up => "up",
+    }
+}
+
+fn table(report: &Report, verbose: bool) -> String {
+    let mut out = String::new();
+    let width = report.findings.iter().map(|finding| finding.id.len()).max().unwrap_or(0);
+    let mut last = None;
+    for finding in &report.findings {
+        if last != Some(finding.layer) {
+            if last.is_some() {
+                out.push('\n');
+            }
+            last = Some(finding.layer);
+            let bold = Style::new().bold();
+            let _ = writeln!(out, "{bold}{}{bold:#}  {}", command(finding.layer), duty(finding.layer));
+        }
+        row(&mut out, finding, width, verbose);
+    }
+    out.push('\n');
+    out.push_str(&summary(report));
+    out
+}
+
+fn duty(layer: Layer) -> &'static str {
+    match layer {
+        Layer::Doctor => "the host",
+        Layer::Toolkit => "containers and their access to GPUs",
+        Layer::Runtime => "the engine image",
+        Layer::Up => "the deployment",
+    }
+}
+
+fn row(out: &mut String, finding: &Finding, width: usize, verbose: bool) {
+    let style = style(finding.outcome);
+    let word = word(finding.outcome);
+    let _ = writeln!(out, "  {style}{word:<7}{style:#}  {:<width$}  {}", finding.id, finding.because);
+    let indent = " ".repeat(width + 13);
+    if verbose || finding.outcome == Outcome::Fail {
+        for line in &finding.evidence {
+            let _ = writeln!(out, "{indent}{line}");
+        }
+    }
+    if let Some(reason) = &finding.accepted {
+        let _ = writeln!(out, "{indent}accepted: {reason}");
+    } else if let (Some(next), true) = (&finding.next, speaks(finding.outcome)) {
+        let cyan = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Cyan)));
+        let _ = writeln!(out, "{indent}{cyan}next:{cyan:#} {next}");
+    }
+}
+
+/// Whether something is to be done about it. What was skipped is mended by mending its cause.
+fn speaks(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Fail | Outcome::Unknown | Outcome::Warn)
+}
+
+fn summary(report: &Report) -> String {
+    let number = |wanted| report.findings.iter().filter(|finding| finding.outcome == wanted).count();
+    let mut parts = Vec::new();
+    for outcome in [
+        Outcome::Pass,
+        Outcome::Warn,
+        Outcome::Fail,
+        Outcome::Unknown,
+        Outcome::Skipped,
+        Outcome::NotApplicable,
+    ] {
+        let found = number(outcome);
+        if found > 0 {
+            parts.push(format!("{found} {}", word(outcome).to_lowercase()));
+        }
+    }
+    let counts = parts.join(", ");
+    let subject = &report.subject;
+    match report.layer_to_blame() {
+        Some(layer) => {
+            let first = report
+                .findings
+                .iter()
+                .find(|finding| finding.layer == layer && finding.shuts_gate() && finding.outcome != Outcome::Skipped);
+            let id = first.map_or("", |finding| finding.id.as_str());
+            format!(
+                "{subject}: not ready, the layer to blame is `{}` ({counts})\nstart with {id}: `bedplate explain {id}`\n",
+                command(layer)
+            )
+        }
+        None if report.opens_gate() => format!("{subject}: ready ({counts})\n"),
+        None => format!("{subject}: not ready, nothing could be looked at ({counts})\n"),
+    }
+}
+
+fn junit(report: &Report) -> Result<String> {
+    let mut junit = Junit::new("bedplate");
+    for layer in [Layer::Doctor, Layer::Toolkit, Layer::Runtime, Layer::Up] {
+        let findings: Vec<_> = report.findings.iter().filter(|finding| finding.layer == layer).collect();
+        if findings.is_empty() {
+            continue;
+        }
+        let mut suite = TestSuite::new(command(layer));
+        for finding in findings {
+            suite.add_test_case(case(finding));
+        }
+        junit.add_test_suite(suite);
+    }
+    junit.to_string().doing(|| "writing JUnit failed")
+}
+
+fn case(finding: &Finding) -> TestCase {
+    let status = match finding.outcome {
+        Outcome::Pass | Outcome::Warn => TestCaseStatus::success(),
+        _ if finding.accepted.is_some() => TestCaseStatus::success(),
+        Outcome::Fail => non_success(NonSuccessKind::Failure, finding),
+        Outcome::Unknown => non_success(NonSuccessKind::Error, finding),
+        Outcome::Skipped | Outcome::NotApplicable => {
+            let mut status = TestCaseStatus::skipped();
+            status.set_message(finding.because.clone());
+            status
+        }
+    };
+    let mut case = TestCase::new(finding.id.clone(), status);
+    case.set_classname(command(finding.layer));
+    let mut lines = vec![format!("{}: {}", word(finding.outcome), finding.because)];
+    lines.extend(finding.evidence.iter().cloned());
+    lines.extend(finding.next.iter().map(|next| format!("next: {next}")));
+    lines.extend(finding.accepted.iter().map(|reason| format!("accepted: {reason}")));
+    case.set_system_out(lines.join("\n"));
+    case
+}
+
+fn non_success(kind: NonSuccessKind, finding: &Finding) -> TestCaseStatus {
+    let mut status = TestCaseStatus::non_success(kind);
+    status.set_message(finding.because.clone());
+    status
+}
+
+/// `2 checks` and the like, for one-line summaries.
+pub fn one_line(report: &Report) -> String {
+    let looked = report.findings.iter().filter(|finding| finding.outcome == Outcome::Pass).count();
+    format!("{} of {}", looked, text::count(report.findings.len(), "check"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::report::Weight;
+
+    fn finding(id: &str, layer: Layer, outcome: Outcome) -> Finding {
+        Finding {
+            id: id.into(),
+            layer,
+            weight: Weight::Required,
+            outcome,
+            because: format!("because of {id}"),
+            evidence: vec!["path: value".into()],
+            next: Some("do this".into()),
+            accepted: None,
+        }
+    }
+
+    fn report() -> Report {
+        Report {
+            subject: "host".into(),
+            findings: vec![
+                finding("host.os", Layer::Doctor, Outcome::Pass),
+                finding("gpu.pci", Layer::Doctor, Outcome::Fail),
+                finding("docker.daemon", Layer::Toolkit, Outcome::Skipped),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_table_names_the_layer_and_one_next_step_a_failure() {
+        let text = anstream::adapter::strip_str(&table(&report(), false)).to_string();
+        assert!(text.contains("FAIL     gpu.pci        because of gpu.pci"), "{text}");
+        assert_eq!(text.matches("next: do this").count(), 1, "{text}");
+        assert!(text.contains("the layer to blame is `doctor`"), "{text}");
+        assert!(text.contains("start with gpu.pci"), "{text}");
+    }
+
+    #[test]
+    fn junit_and_json_hold_the_same_findings() {
+        let xml = junit(&report()).unwrap();
+        let json = json(&report()).to_string();
+        for id in ["host.os", "gpu.pci", "docker.daemon"] {
+            assert!(xml.contains(id) && json.contains(id), "{id}");
+        }
+        assert!(xml.contains("failures=\"1\"") && json.contains("\"ready\":false"));
+    }
+}

@@ -1,0 +1,4 @@
+//! Hosts reached from here: over OpenSSH, with the operator's own configuration.
+
+pub mod ssh;
+pub mod wire;

@@ -1,0 +1,68 @@
+//! A fresh machine becomes the profile's host, once.
+
+use crate::support::{Machine, Site, turn};
+
+#[test]
+fn a_fresh_machine_is_provisioned_and_a_second_run_has_nothing_to_do() {
+    let _turn = turn();
+    let machine = Machine::fresh("provision");
+    let site = Site::new();
+    site.lock();
+
+    // A dry run shows the plan and changes nothing.
+    let dry = site.provision(&machine, &["--dry-run"]).expect(0).says("/etc/sysctl.d/60-inference.conf");
+    assert!(dry.stdout.contains("/data/minerhome"), "{dry}");
+    machine.sh(
+        "! test -e /data && ! test -e /etc/sysctl.d/60-inference.conf && ! test -e /var/lib/bedplate/current",
+    );
+
+    let first = site.provision(&machine, &[]).expect(0);
+    for (name, value) in site.secrets.all() {
+        assert!(
+            !first.stdout.contains(value) && !first.stderr.contains(value),
+            "the value of {name} is shown"
+        );
+    }
+    assert_eq!(machine.generation(), 1);
+    assert_eq!(machine.mode("/data/minerhome"), "700 root:root");
+    assert_eq!(machine.mode("/data/huggingface"), "755 root:root");
+    assert_eq!(machine.mode("/etc/sysctl.d/60-inference.conf"), "644 root:root");
+    assert_eq!(machine.sh("cat /etc/sysctl.d/60-inference.conf"), "vm.max_map_count = 262144");
+    assert_eq!(machine.mode("/run/bedplate/secrets"), "700 root:root");
+    assert_eq!(machine.sh("findmnt -n -o FSTYPE -T /run/bedplate/secrets"), "tmpfs");
+    // Files of tmpfs: none wider than 0400.
+    machine.sh("test -z \"$(find /run/bedplate/secrets -type f -perm /0377)\"");
+
+    // Every image of the lock is there by the manifest's digest.
+    let lock = site.read("profiles/try.lock");
+    let manifests: Vec<&str> =
+        lock.lines().filter_map(|line| line.strip_prefix("manifest = \"")?.strip_suffix('"')).collect();
+    assert_eq!(manifests.len(), 3, "engine, agent, exporter:\n{lock}");
+    let present = machine.sh("docker images --digests --format '{{.Digest}}'; docker image inspect -f '{{json .RepoDigests}}' $(docker images -q)");
+    for digest in manifests {
+        assert!(present.contains(digest), "{digest} is not among\n{present}");
+    }
+
+    // The second plan is empty, and leaves no trace.
+    let before = machine.sh("find /var/lib/bedplate /etc /data -xdev -printf '%p %m %U %G %T@\\n' | sort");
+    site.provision(&machine, &[]).expect(0).says("nothing to do");
+    let after = machine.sh("find /var/lib/bedplate /etc /data -xdev -printf '%p %m %U %G %T@\\n' | sort");
+    assert_eq!(before, after, "a run with nothing to do changed something");
+    assert_eq!(machine.generation(), 1);
+
+    // What drifted is put right, under the same profile.
+    machine.sh("chmod 0777 /data/minerhome && echo 'vm.max_map_count = 1' >/etc/sysctl.d/60-inference.conf");
+    site.provision(&machine, &[]).expect(0);
+    assert_eq!(machine.mode("/data/minerhome"), "700 root:root");
+    assert_eq!(machine.sh("cat /etc/sysctl.d/60-inference.conf"), "vm.max_map_count = 262144");
+
+    // Layers 1 to 3 on the host itself, by the program that came with it.
+    for command in ["doctor", "toolkit verify", "runtime prepare --engine vllm"] {
+        machine.script(&format!("bedplate {command}")).expect(0);
+        let report = machine.script(&format!("bedplate {command} --format json")).expect(0);
+        let report: serde_json::Value = serde_json::from_str(&report.stdout).expect("the report is JSON");
+        let outcomes = report.to_string();
+        assert!(outcomes.contains("\"pass\""), "nothing passed: {report:#}");
+        assert!(!outcomes.contains("\"fail\"") && !outcomes.contains("\"unknown\""), "{report:#}");
+    }
+}
