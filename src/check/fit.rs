@@ -31,7 +31,10 @@ fn without_gpus(tally: &mut Tally, deployment: &Deployment) {
         );
     } else if deployment.tensor_parallel > 1 {
         tally.bad(
-            format!("`{name}` shards over {} GPUs, and the profile's host has none", deployment.tensor_parallel),
+            format!(
+                "`{name}` shards over {} GPUs, and the profile's host has none",
+                deployment.tensor_parallel
+            ),
             format!("write `tensor_parallel: 1` in `{name}.yaml`, or use a profile with GPUs"),
         );
     }
@@ -74,7 +77,11 @@ fn with_gpus(tally: &mut Tally, deployment: &Deployment, facts: &Facts) {
             let room = memory.saturating_mul(u64::from(deployment.tensor_parallel));
             if model.weights > room {
                 tally.bad(
-                    format!("the weights of `{name}` are {}, its GPUs have {}", size(model.weights), size(room)),
+                    format!(
+                        "the weights of `{name}` are {}, its GPUs have {}",
+                        size(model.weights),
+                        size(room)
+                    ),
                     format!("raise `tensor_parallel` in `{name}.yaml`, or use a quantised model"),
                 );
             } else {
@@ -85,7 +92,9 @@ fn with_gpus(tally: &mut Tally, deployment: &Deployment, facts: &Facts) {
                 ));
             }
         }
-        _ => tally.note(format!("`{name}`: weights are not on the host yet, so their size was not looked at")),
+        _ => {
+            tally.note(format!("`{name}`: weights are not on the host yet, so their size was not looked at"))
+        }
     }
 }
 
@@ -96,7 +105,10 @@ fn exists(gpus: &Gpus, id: &str) -> bool {
     }
     gpus.devices.iter().any(|device| {
         device.index.to_string() == id
-            || device.uuid.as_deref().is_some_and(|uuid| uuid == id || (id.len() >= 8 && uuid.starts_with(id)))
+            || device
+                .uuid
+                .as_deref()
+                .is_some_and(|uuid| uuid == id || (id.len() >= 8 && uuid.starts_with(id)))
     })
 }
 
@@ -111,7 +123,9 @@ fn heads(tally: &mut Tally, deployment: &Deployment, facts: &Facts) {
         ),
         Some(heads) => tally.good(format!("`{name}`: {heads} attention heads over {shards}")),
         None if shards > 1 => {
-            tally.note(format!("`{name}`: no `config.json` on the host, so attention heads were not looked at"));
+            tally.note(format!(
+                "`{name}`: no `config.json` on the host, so attention heads were not looked at"
+            ));
         }
         None => {}
     }

@@ -63,9 +63,17 @@ pub fn stale(host: Option<&Readiness>, deployment: Option<&Readiness>, now: &Now
 
 /// Whether `up` may start. `again` is the report of [`AGAIN`], made just now. A finding that is not
 /// applicable does not shut the gate; one that is missing from `again` does.
-pub fn decide(host: Option<&Readiness>, deployment: Option<&Readiness>, now: &Now, again: &Report) -> Decision {
+pub fn decide(
+    host: Option<&Readiness>,
+    deployment: Option<&Readiness>,
+    now: &Now,
+    again: &Report,
+) -> Decision {
     if let Some(because) = stale(host, deployment, now) {
-        return Decision::Shut { because, next: "run `bedplate up`, which runs the layers again, or `bedplate provision`".to_owned() };
+        return Decision::Shut {
+            because,
+            next: "run `bedplate up`, which runs the layers again, or `bedplate provision`".to_owned(),
+        };
     }
     if let Some(missing) = AGAIN.iter().find(|id| !again.findings.iter().any(|finding| finding.id == **id)) {
         return Decision::Shut {

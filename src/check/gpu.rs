@@ -1,9 +1,6 @@
 //! Layer 1: GPUs on PCI, the kernel module, and what NVML sees.
 
-use super::{
-    subject::Subject,
-    verdict::Verdict,
-};
+use super::{subject::Subject, verdict::Verdict};
 use crate::host::facts::{Facts, Nvml};
 
 pub(super) fn pci(subject: &Subject<'_>, facts: &Facts) -> Verdict {
@@ -22,7 +19,9 @@ pub(super) fn pci(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     };
     verdict.evidence = devices
         .iter()
-        .map(|d| format!("`{}`: device {}, driver {}", d.address, d.device, d.driver.as_deref().unwrap_or("none")))
+        .map(|d| {
+            format!("`{}`: device {}, driver {}", d.address, d.device, d.driver.as_deref().unwrap_or("none"))
+        })
         .collect();
     if verdict.evidence.is_empty() {
         verdict.evidence.push("`/sys/bus/pci/devices`: no display controller of vendor 0x10de".to_owned());
@@ -36,7 +35,8 @@ pub(super) fn module(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         Err(why) => return Verdict::unknown(why),
     };
     if let Some(version) = &module.loaded {
-        let verdict = Verdict::pass(format!("module {version} is loaded")).saw(format!("`/sys/module/nvidia/version`: {version}"));
+        let verdict = Verdict::pass(format!("module {version} is loaded"))
+            .saw(format!("`/sys/module/nvidia/version`: {version}"));
         return match &subject.profile.driver.version {
             Some(wanted) => verdict.saw(format!("profile: driver {wanted}")),
             None => verdict,
@@ -86,14 +86,17 @@ pub(super) fn version_match(_: &Subject<'_>, facts: &Facts) -> Verdict {
         Err(why) => format!("user-space library: {why}"),
     };
     let mismatch = |other: &str| {
-        Verdict::fail(format!("the loaded module is {loaded}, the user-space library {other}: upgraded under a running driver"))
-            .saw(kernel.clone())
-            .saw(library_line.clone())
-            .next("reboot, or unload and load the module while no process uses a GPU")
+        Verdict::fail(format!(
+            "the loaded module is {loaded}, the user-space library {other}: upgraded under a running driver"
+        ))
+        .saw(kernel.clone())
+        .saw(library_line.clone())
+        .next("reboot, or unload and load the module while no process uses a GPU")
     };
     match facts.nvml.as_result() {
         Ok(Nvml::VersionMismatch) => {
-            mismatch(library.filter(|library| *library != loaded).unwrap_or("another version")).saw("NVML: driver/library version mismatch (18)")
+            mismatch(library.filter(|library| *library != loaded).unwrap_or("another version"))
+                .saw("NVML: driver/library version mismatch (18)")
         }
         _ if library.is_some_and(|library| library != loaded) => mismatch(library.unwrap_or_default()),
         Ok(Nvml::Answers(gpus)) if gpus.driver != loaded => mismatch(&gpus.driver),
@@ -105,12 +108,12 @@ pub(super) fn version_match(_: &Subject<'_>, facts: &Facts) -> Verdict {
             .saw(kernel)
             .saw(format!("NVML: {why}"))
             .next(format!("install the user-space packages of driver {loaded} (`libnvidia-ml1`)")),
-        Ok(Nvml::DriverNotLoaded) => {
-            Verdict::unknown("the module is loaded, but NVML cannot reach it: device nodes missing or not accessible?")
-                .saw(kernel)
-                .saw(library_line)
-                .next("`ls -l /dev/nvidia*`; `nvidia-modprobe -u -c 0` makes the nodes")
-        }
+        Ok(Nvml::DriverNotLoaded) => Verdict::unknown(
+            "the module is loaded, but NVML cannot reach it: device nodes missing or not accessible?",
+        )
+        .saw(kernel)
+        .saw(library_line)
+        .next("`ls -l /dev/nvidia*`; `nvidia-modprobe -u -c 0` makes the nodes"),
         Err(why) => Verdict::unknown(why).saw(kernel).saw(library_line),
     }
 }

@@ -40,7 +40,9 @@ pub(super) fn os(subject: &Subject<'_>, facts: &Facts) -> Verdict {
                 let has = format!("{} {}", os.id, os.release.as_deref().unwrap_or("(no code name)"));
                 tally.bad(
                     format!("the host is {has}, the profile wants {id} {release}"),
-                    format!("install {id} {release}, or change `[host]` in the profile and run `bedplate lock`"),
+                    format!(
+                        "install {id} {release}, or change `[host]` in the profile and run `bedplate lock`"
+                    ),
                 );
             }
         }
@@ -62,8 +64,8 @@ pub(super) fn disk(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     let wanted = &subject.wanted;
     let mut tally = Tally::default();
     let mut needs: BTreeMap<u64, Need> = BTreeMap::new();
-    let mut add = |tally: &mut Tally, path: &str, bytes: u64, line: String| {
-        match looked_up(&facts.space, path) {
+    let mut add =
+        |tally: &mut Tally, path: &str, bytes: u64, line: String| match looked_up(&facts.space, path) {
             Ok(space) => {
                 let need = needs.entry(space.device).or_default();
                 need.bytes = need.bytes.saturating_add(bytes);
@@ -72,8 +74,7 @@ pub(super) fn disk(subject: &Subject<'_>, facts: &Facts) -> Verdict {
                 need.lines.push(line);
             }
             Err(why) => tally.unknown(format!("free space for `{path}`: {why}")),
-        }
-    };
+        };
     let root = match facts.docker.ok() {
         Some(Docker::Answers(engine)) if !engine.root.is_empty() => engine.root.as_str(),
         _ => "/var/lib/docker",
@@ -99,7 +100,10 @@ pub(super) fn disk(subject: &Subject<'_>, facts: &Facts) -> Verdict {
                 Some(Hub::Allowed { bytes: Some(bytes), .. }) => {
                     (*bytes, format!("`{cache}`: {} for `{}`", size(*bytes), deployment.model))
                 }
-                _ => (0, format!("`{cache}`: the size of `{}` is not known, and not counted", deployment.model)),
+                _ => (
+                    0,
+                    format!("`{cache}`: the size of `{}` is not known, and not counted", deployment.model),
+                ),
             }
         } else {
             (0, format!("`{cache}`: nothing to fetch for `{}`", deployment.name))
@@ -133,17 +137,29 @@ pub(super) fn memory(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         Err(why) => return Verdict::unknown(why),
     };
     let mut wanted = subject.profile.checks.memory_free_gib.saturating_mul(GIB);
-    let mut lines = vec![format!("`/proc/meminfo`: {} in all, {} available", size(memory.total), size(memory.available))];
+    let mut lines =
+        vec![format!("`/proc/meminfo`: {} in all, {} available", size(memory.total), size(memory.available))];
     for deployment in &subject.deployments {
         wanted = wanted.saturating_add(deployment.shm_size);
-        lines.push(format!("`{}`: {} of shared memory (`shm_size`)", deployment.name, size(deployment.shm_size)));
+        lines.push(format!(
+            "`{}`: {} of shared memory (`shm_size`)",
+            deployment.name,
+            size(deployment.shm_size)
+        ));
         let local = facts.models.get(&deployment.name).and_then(|model| model.local.ok());
         if let Some(local) = local.and_then(Option::as_ref).filter(|local| local.largest > 0) {
             // Weights pass through the host's memory file by file.
             wanted = wanted.saturating_add(local.largest);
-            lines.push(format!("`{}`: {} to load weights (estimated: the largest file)", deployment.name, size(local.largest)));
+            lines.push(format!(
+                "`{}`: {} to load weights (estimated: the largest file)",
+                deployment.name,
+                size(local.largest)
+            ));
         } else {
-            lines.push(format!("`{}`: what loading the weights takes is not known, and not counted", deployment.name));
+            lines.push(format!(
+                "`{}`: what loading the weights takes is not known, and not counted",
+                deployment.name
+            ));
         }
     }
     let mut verdict = if memory.total < wanted {
@@ -194,7 +210,10 @@ pub(super) fn dns(subject: &Subject<'_>, facts: &Facts) -> Verdict {
             Err(reason) => tally.unknown(format!("`{name}` ({why}): {reason}")),
         }
     }
-    tally.verdict("every name resolves that something must be fetched from", "nothing must be fetched from a named host")
+    tally.verdict(
+        "every name resolves that something must be fetched from",
+        "nothing must be fetched from a named host",
+    )
 }
 
 fn resolve_hint(name: &str) -> String {
@@ -251,7 +270,8 @@ fn one_port(
             let holder = containers.iter().find(|c| c.running && c.ports.contains(&port.host_port));
             match holder {
                 Some(container) if container.deployment == deployment.name => {
-                    tally.good(format!("{shown} is held by this deployment's container `{}`", container.name));
+                    tally
+                        .good(format!("{shown} is held by this deployment's container `{}`", container.name));
                 }
                 Some(container) => tally.bad(
                     format!("port {shown} is taken by deployment `{}`", container.deployment),
@@ -259,7 +279,10 @@ fn one_port(
                 ),
                 None => tally.bad(
                     format!("port {shown} of `{}` is taken by {process}", deployment.name),
-                    format!("end that process (`ss -ltnp 'sport = :{}'`), or choose another port", port.host_port),
+                    format!(
+                        "end that process (`ss -ltnp 'sport = :{}'`), or choose another port",
+                        port.host_port
+                    ),
                 ),
             }
         }

@@ -18,7 +18,9 @@ use crate::{
 const NOTHING: &str = "no deployment was given";
 
 /// Every image the deployments start, by the lock's name: with the services that are started from it.
-fn used<'s>(subject: &'s Subject<'_>) -> BTreeMap<&'s str, (&'s LockedImage, Vec<(&'s WantedDeployment, &'s WantedService)>)> {
+fn used<'s>(
+    subject: &'s Subject<'_>,
+) -> BTreeMap<&'s str, (&'s LockedImage, Vec<(&'s WantedDeployment, &'s WantedService)>)> {
     let mut used: BTreeMap<&str, (&LockedImage, Vec<_>)> = BTreeMap::new();
     let Some(locked) = &subject.lock else { return used };
     for deployment in &subject.wanted.deployments {
@@ -34,7 +36,9 @@ fn used<'s>(subject: &'s Subject<'_>) -> BTreeMap<&'s str, (&'s LockedImage, Vec
 
 pub(super) fn locked(subject: &Subject<'_>, _: &Facts) -> Verdict {
     let Some(locked) = &subject.lock else {
-        return Verdict::fail("there is no lock").saw("no lock beside the profile").next("run `bedplate lock`");
+        return Verdict::fail("there is no lock")
+            .saw("no lock beside the profile")
+            .next("run `bedplate lock`");
     };
     if let Some(why) = &locked.stale {
         return Verdict::fail(format!("the lock is stale: {why}")).saw(why).next("run `bedplate lock`");
@@ -45,10 +49,16 @@ pub(super) fn locked(subject: &Subject<'_>, _: &Facts) -> Verdict {
             match service.locked.as_deref().and_then(|name| Some((name, locked.lock.images.get(name)?))) {
                 Some((name, image)) => tally.good(format!(
                     "`{}` of `{}`: `{}` is `{name}`, {}",
-                    service.name, deployment.name, service.image, image.manifest.short()
+                    service.name,
+                    deployment.name,
+                    service.image,
+                    image.manifest.short()
                 )),
                 None => tally.bad(
-                    format!("`{}` of `{}` starts `{}`, which the lock does not have", service.name, deployment.name, service.image),
+                    format!(
+                        "`{}` of `{}` starts `{}`, which the lock does not have",
+                        service.name, deployment.name, service.image
+                    ),
                     "run `bedplate lock`",
                 ),
             }
@@ -162,7 +172,9 @@ pub(super) fn cuda(subject: &Subject<'_>, facts: &Facts) -> Verdict {
                 VerdictOutcome::Unknown => tally.unknown(line),
                 VerdictOutcome::Refuse => tally.bad(
                     line,
-                    format!("lock an image whose CUDA version driver {driver} runs, or install a newer driver"),
+                    format!(
+                        "lock an image whose CUDA version driver {driver} runs, or install a newer driver"
+                    ),
                 ),
             }
         }
@@ -192,11 +204,19 @@ pub(super) fn entrypoint(subject: &Subject<'_>, facts: &Facts) -> Verdict {
             if service.role == Role::Engine {
                 tally.bad(
                     format!("`{}` replaces the entrypoint of `{name}` by `{}`", deployment.name, shown(own)),
-                    format!("remove the entrypoint from `{}.yaml`; arguments go to `extra_args`", deployment.name),
+                    format!(
+                        "remove the entrypoint from `{}.yaml`; arguments go to `extra_args`",
+                        deployment.name
+                    ),
                 );
             } else {
                 // The format lets a sidecar have its own; then the image's does not matter.
-                tally.note(format!("`{}` of `{}` has its own entrypoint: `{}`", service.name, deployment.name, shown(own)));
+                tally.note(format!(
+                    "`{}` of `{}` has its own entrypoint: `{}`",
+                    service.name,
+                    deployment.name,
+                    shown(own)
+                ));
             }
         }
         match looked_up(&facts.images, name) {

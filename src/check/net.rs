@@ -6,10 +6,7 @@ use super::{
     subject::Subject,
     verdict::{Tally, Verdict},
 };
-use crate::{
-    host::facts::Facts,
-    profile::services::Role,
-};
+use crate::{host::facts::Facts, profile::services::Role};
 
 /// Docker's TCP ports: plain and TLS (IANA `docker`, `docker-s`).
 const DOCKER: [u16; 2] = [2375, 2376];
@@ -53,8 +50,14 @@ pub(super) fn exposed(subject: &Subject<'_>, facts: &Facts) -> Verdict {
                         continue;
                     }
                     tally.bad(
-                        format!("the API of `{}` listens on {}:{}, meant was {}", service.name, listener.address, listener.port, port.address),
-                        format!("`bedplate restart {}`; if it stays, another program has that port", deployment.name),
+                        format!(
+                            "the API of `{}` listens on {}:{}, meant was {}",
+                            service.name, listener.address, listener.port, port.address
+                        ),
+                        format!(
+                            "`bedplate restart {}`; if it stays, another program has that port",
+                            deployment.name
+                        ),
                     );
                 }
             }
@@ -67,13 +70,25 @@ pub(super) fn exposed(subject: &Subject<'_>, facts: &Facts) -> Verdict {
             tally.good(format!("the API of `{}` is meant for {}", service.name, port.address));
         } else if deployment.secrets.contains_key(AGENT_KEY) {
             tally.weak(
-                format!("the API of `{}` is published on {}:{} (behind `{AGENT_KEY}`)", service.name, port.address, port.host_port),
-                format!("publish it on loopback: `host_port: {}` in `{}.yaml`", port.host_port, deployment.name),
+                format!(
+                    "the API of `{}` is published on {}:{} (behind `{AGENT_KEY}`)",
+                    service.name, port.address, port.host_port
+                ),
+                format!(
+                    "publish it on loopback: `host_port: {}` in `{}.yaml`",
+                    port.host_port, deployment.name
+                ),
             );
         } else {
             tally.bad(
-                format!("the API of `{}` is published on {}:{} without `{AGENT_KEY}`", service.name, port.address, port.host_port),
-                format!("write `host_port: {}` in `{}.yaml`, or give it `{AGENT_KEY}`", port.host_port, deployment.name),
+                format!(
+                    "the API of `{}` is published on {}:{} without `{AGENT_KEY}`",
+                    service.name, port.address, port.host_port
+                ),
+                format!(
+                    "write `host_port: {}` in `{}.yaml`, or give it `{AGENT_KEY}`",
+                    port.host_port, deployment.name
+                ),
             );
         }
     }
@@ -83,10 +98,10 @@ pub(super) fn exposed(subject: &Subject<'_>, facts: &Facts) -> Verdict {
 /// Whether an entry of the daemon's `hosts` is reachable from other hosts.
 fn is_open(host: &str) -> bool {
     let Some(rest) = host.strip_prefix("tcp://") else { return false };
-    let name = rest.strip_prefix('[').and_then(|v6| v6.split_once(']')).map_or_else(
-        || rest.split(['/', ':']).next().unwrap_or(rest),
-        |(address, _)| address,
-    );
+    let name = rest
+        .strip_prefix('[')
+        .and_then(|v6| v6.split_once(']'))
+        .map_or_else(|| rest.split(['/', ':']).next().unwrap_or(rest), |(address, _)| address);
     name != "localhost" && !name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
@@ -96,10 +111,18 @@ mod tests {
 
     #[test]
     fn only_loopback_and_sockets_are_shut() {
-        for shut in ["unix:///run/docker.sock", "fd://", "tcp://127.0.0.1:2375", "tcp://[::1]:2375", "tcp://localhost"] {
+        for shut in [
+            "unix:///run/docker.sock",
+            "fd://",
+            "tcp://127.0.0.1:2375",
+            "tcp://[::1]:2375",
+            "tcp://localhost",
+        ] {
             assert!(!is_open(shut), "{shut}");
         }
-        for open in ["tcp://0.0.0.0:2375", "tcp://:2375", "tcp://[::]:2375", "tcp://10.0.0.5:2376", "tcp://gpu1"] {
+        for open in
+            ["tcp://0.0.0.0:2375", "tcp://:2375", "tcp://[::]:2375", "tcp://10.0.0.5:2376", "tcp://gpu1"]
+        {
             assert!(is_open(open), "{open}");
         }
     }

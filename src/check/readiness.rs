@@ -54,7 +54,8 @@ impl Binding {
             driver: facts.module.ok().and_then(|module| module.loaded.clone()),
             docker,
             cdi: specs.map(|specs| {
-                let mut lines: Vec<String> = specs.iter().map(|s| format!("{} {}\n", s.path, s.digest)).collect();
+                let mut lines: Vec<String> =
+                    specs.iter().map(|s| format!("{} {}\n", s.path, s.digest)).collect();
                 lines.sort();
                 Digest::of(lines.concat())
             }),
@@ -164,7 +165,9 @@ pub fn freshness(readiness: &Readiness, now: &Binding, at: Timestamp, hours: u64
         Reason::Deployment
     } else if readiness.made > at {
         Reason::Future
-    } else if at.duration_since(readiness.made) > SignedDuration::from_hours(i64::try_from(hours).unwrap_or(i64::MAX / 3600)) {
+    } else if at.duration_since(readiness.made)
+        > SignedDuration::from_hours(i64::try_from(hours).unwrap_or(i64::MAX / 3600))
+    {
         Reason::Age(hours)
     } else {
         return Fresh::Fresh;
@@ -207,15 +210,17 @@ pub fn save(root: &Root, deployment: Option<&str>, readiness: &Readiness) -> Res
 pub fn load(root: &Root, generation: u64, deployment: Option<&str>) -> Result<Option<Readiness>> {
     let (_, path) = place(generation, deployment)?;
     let Some(text) = root.read(&path, LIMIT)? else { return Ok(None) };
-    let value: serde_json::Value = serde_json::from_slice(&text)
-        .doing(|| format!("reading the readiness in `{path}`"))
-        .map_err(|error| error.hint(format!("remove it: `rm {path}`; `bedplate up` runs the checks again")))?;
+    let value: serde_json::Value =
+        serde_json::from_slice(&text).doing(|| format!("reading the readiness in `{path}`")).map_err(
+            |error| error.hint(format!("remove it: `rm {path}`; `bedplate up` runs the checks again")),
+        )?;
     if value.get("version").and_then(serde_json::Value::as_u64) != Some(u64::from(VERSION)) {
         return Ok(None);
     }
-    let readiness: Readiness = serde_json::from_value(value)
-        .doing(|| format!("reading the readiness in `{path}`"))
-        .map_err(|error| error.hint(format!("remove it: `rm {path}`; `bedplate up` runs the checks again")))?;
+    let readiness: Readiness =
+        serde_json::from_value(value).doing(|| format!("reading the readiness in `{path}`")).map_err(
+            |error| error.hint(format!("remove it: `rm {path}`; `bedplate up` runs the checks again")),
+        )?;
     Ok(Some(readiness))
 }
 

@@ -51,15 +51,20 @@ pub(super) fn cache(subject: &Subject<'_>, facts: &Facts) -> Verdict {
 fn room(tally: &mut Tally, deployment: &WantedDeployment, facts: &Facts) {
     let (path, model) = (&deployment.cache, &deployment.model);
     match &deployment.model_at {
-        ModelAt::Container => return tally.good(format!("`{model}` is a path inside the container: nothing is fetched")),
+        ModelAt::Container => {
+            return tally.good(format!("`{model}` is a path inside the container: nothing is fetched"));
+        }
         ModelAt::Host(place) => {
             return match local(facts, deployment) {
-                Ok(Some(found)) if found.complete => tally.good(format!("`{place}`: {} of weights", size(found.weights))),
+                Ok(Some(found)) if found.complete => {
+                    tally.good(format!("`{place}`: {} of weights", size(found.weights)))
+                }
                 Ok(Some(_)) => tally.bad(
                     format!("the model at `{place}` is not complete"),
                     format!("copy all files of the model to `{place}`"),
                 ),
-                Ok(None) => tally.bad(format!("there is no model at `{place}`"), format!("copy the model to `{place}`")),
+                Ok(None) => tally
+                    .bad(format!("there is no model at `{place}`"), format!("copy the model to `{place}`")),
                 Err(why) => tally.unknown(format!("`{place}`: {why}")),
             };
         }
@@ -102,8 +107,13 @@ pub(super) fn hf_token(subject: &Subject<'_>, facts: &Facts) -> Verdict {
             tally.note(format!("`{model}` is a path: the hub is not needed"));
             continue;
         }
-        let give = format!("give the secret `{secret}` a token that may read `{model}` (https://huggingface.co/settings/tokens)");
-        if !asked && let Ok(Some(found)) = local(facts, deployment) && found.complete {
+        let give = format!(
+            "give the secret `{secret}` a token that may read `{model}` (https://huggingface.co/settings/tokens)"
+        );
+        if !asked
+            && let Ok(Some(found)) = local(facts, deployment)
+            && found.complete
+        {
             tally.good(format!("`{model}` is in the cache already: nothing must be fetched"));
             continue;
         }
@@ -116,13 +126,17 @@ pub(super) fn hf_token(subject: &Subject<'_>, facts: &Facts) -> Verdict {
                 if *gated { "gated" } else { "not gated" },
                 if *token { "the token was accepted" } else { "no token was sent" }
             )),
-            Ok(Hub::TokenRejected) => tally.bad(format!("the hub refuses the token in `{secret}` (401)"), give),
+            Ok(Hub::TokenRejected) => {
+                tally.bad(format!("the hub refuses the token in `{secret}` (401)"), give)
+            }
             Ok(Hub::TokenNeeded) => tally.bad(
                 format!("`{model}` wants a token, or does not exist (401), and `{secret}` gives none"),
                 give,
             ),
             Ok(Hub::Forbidden) => tally.bad(
-                format!("the token in `{secret}` has no access to `{model}` (403): its licence was not accepted"),
+                format!(
+                    "the token in `{secret}` has no access to `{model}` (403): its licence was not accepted"
+                ),
                 format!("accept it at https://huggingface.co/{model} with the account of that token"),
             ),
             Ok(Hub::NotFound) => tally.bad(
@@ -131,7 +145,10 @@ pub(super) fn hf_token(subject: &Subject<'_>, facts: &Facts) -> Verdict {
             ),
             Err(why) => tally.unknown_until(
                 format!("`{model}`: {why}"),
-                format!("check that `{}` can be reached, or put the model into the cache beforehand", subject.wanted.hub),
+                format!(
+                    "check that `{}` can be reached, or put the model into the cache beforehand",
+                    subject.wanted.hub
+                ),
             ),
         }
     }

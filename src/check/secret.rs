@@ -25,7 +25,12 @@ pub(super) fn modes(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     let mut tally = Tally::default();
     let mut ruled = std::collections::BTreeSet::new();
     for mount in &subject.profile.mounts {
-        let rule = Rule { mode: mount.mode, owner: &mount.owner, required: true, mend: "run `bedplate provision`".to_owned() };
+        let rule = Rule {
+            mode: mount.mode,
+            owner: &mount.owner,
+            required: true,
+            mend: "run `bedplate provision`".to_owned(),
+        };
         one(&mut tally, facts, &mount.path, &rule);
         ruled.insert(mount.path.clone());
         for (file, mode) in &mount.files {
@@ -47,7 +52,12 @@ pub(super) fn modes(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         Ok(Some(config)) => {
             let path = &config.path;
             let mend = format!("`chmod 0600 {path}`");
-            state(&mut tally, path, &config.state, &Rule { mode: SECRET_FILE, owner: "root:root", required: false, mend });
+            state(
+                &mut tally,
+                path,
+                &config.state,
+                &Rule { mode: SECRET_FILE, owner: "root:root", required: false, mend },
+            );
             if !config.plain.is_empty() {
                 let registries: Vec<&str> = config.plain.iter().map(String::as_str).collect();
                 tally.weak(
@@ -107,7 +117,9 @@ pub(super) fn present(subject: &Subject<'_>, facts: &Facts) -> Verdict {
                 Ok(SecretState::Present(place)) => tally.good(format!("{shown}: {place}")),
                 Ok(SecretState::Absent(why)) if *required => {
                     let next = if subject.profile.secrets.contains_key(name) {
-                        format!("give it where the profile's `[secrets]` says, then `bedplate provision`; or `bedplate secret set {name}`")
+                        format!(
+                            "give it where the profile's `[secrets]` says, then `bedplate provision`; or `bedplate secret set {name}`"
+                        )
                     } else {
                         format!("add it to the profile: `[secrets]` `{name} = {{ env = \"{name}\" }}`")
                     };

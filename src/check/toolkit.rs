@@ -23,17 +23,21 @@ fn engine(facts: &Facts) -> Result<&Engine, String> {
 }
 
 pub(super) fn daemon(subject: &Subject<'_>, facts: &Facts) -> Verdict {
-    let engine = match facts.docker.as_result() {
-        Ok(Docker::Answers(engine)) => engine,
-        Ok(Docker::Away(away)) => {
-            let next = away.next.clone();
-            return Verdict::fail(&away.why)
-                .next(next.unwrap_or_else(|| "`systemctl status docker` and `journalctl -u docker -n 20`".to_owned()));
-        }
-        Err(why) => return Verdict::unknown(why).next("`systemctl status docker`"),
-    };
+    let engine =
+        match facts.docker.as_result() {
+            Ok(Docker::Answers(engine)) => engine,
+            Ok(Docker::Away(away)) => {
+                let next = away.next.clone();
+                return Verdict::fail(&away.why).next(next.unwrap_or_else(|| {
+                    "`systemctl status docker` and `journalctl -u docker -n 20`".to_owned()
+                }));
+            }
+            Err(why) => return Verdict::unknown(why).next("`systemctl status docker`"),
+        };
     let saw = |verdict: Verdict| {
-        verdict.saw(format!("version {}, storage {}", engine.version, engine.storage)).saw(format!("data root: `{}`", engine.root))
+        verdict
+            .saw(format!("version {}, storage {}", engine.version, engine.storage))
+            .saw(format!("data root: `{}`", engine.root))
     };
     if engine.root.starts_with("/var/snap/") {
         return saw(Verdict::fail("Docker is the snap package, which cannot reach the driver's files"))
@@ -44,7 +48,9 @@ pub(super) fn daemon(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         None => saw(Verdict::unknown(format!("Docker's version `{}` cannot be read", engine.version))),
         Some(major) if major < CDI_SINCE && subject.profile.container.gpu_access == GpuAccess::Cdi => {
             saw(Verdict::fail(format!("Docker {} is too old for `gpu-access = \"cdi\"`", engine.version)))
-                .next(format!("install Docker {CDI_SINCE} or newer, or write `gpu-access = \"nvidia-runtime\"`"))
+                .next(format!(
+                    "install Docker {CDI_SINCE} or newer, or write `gpu-access = \"nvidia-runtime\"`"
+                ))
         }
         Some(_) => saw(Verdict::pass(format!("Docker {} answers", engine.version))),
     }
@@ -139,14 +145,20 @@ pub(super) fn cdi_fresh(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         let path = &spec.path;
         let other: Vec<&str> = spec.versions.iter().map(String::as_str).filter(|v| *v != loaded).collect();
         if !other.is_empty() {
-            tally.bad(format!("`{path}` was made for driver {}, {loaded} is loaded", other.join(", ")), generate());
+            tally.bad(
+                format!("`{path}` was made for driver {}, {loaded} is loaded", other.join(", ")),
+                generate(),
+            );
         } else if let Some(first) = spec.missing.first() {
             tally.bad(
                 format!("`{path}` names {} paths that are not there, such as `{first}`", spec.missing.len()),
                 generate(),
             );
         } else if spec.versions.is_empty() {
-            tally.unknown_until(format!("`{path}` names no library with a version, so its driver is not known"), generate());
+            tally.unknown_until(
+                format!("`{path}` names no library with a version, so its driver is not known"),
+                generate(),
+            );
         } else {
             tally.good(format!("`{path}`: made for driver {loaded}, all its paths are there"));
         }

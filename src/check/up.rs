@@ -137,7 +137,8 @@ pub(super) fn started(subject: &Subject<'_>, _: &Facts) -> Verdict {
         for line in &state.last_lines {
             tally.note(format!("`{name}`: {line}"));
         }
-        let exit = state.exit_code.map_or_else(|| "did not start".to_owned(), |code| format!("exited with {code}"));
+        let exit =
+            state.exit_code.map_or_else(|| "did not start".to_owned(), |code| format!("exited with {code}"));
         let logs = format!("`bedplate logs {}` shows all of it", observed.deployment);
         if state.oom_killed || (state.exit_code == Some(137) && state.last_lines.is_empty()) {
             tally.bad(
@@ -171,7 +172,10 @@ pub(super) fn serving(subject: &Subject<'_>, _: &Facts) -> Verdict {
     let health = serving.health.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
     let mut lines = vec![
         format!("{url}/health: {health}"),
-        format!("{url}/v1/models: {}", if serving.models.is_empty() { "no model".to_owned() } else { serving.models.join(", ") }),
+        format!(
+            "{url}/v1/models: {}",
+            if serving.models.is_empty() { "no model".to_owned() } else { serving.models.join(", ") }
+        ),
     ];
     let ready = serving.health == Some(200) && serving.models.iter().any(|listed| listed == model);
     let mut verdict = if ready {
@@ -181,10 +185,15 @@ pub(super) fn serving(subject: &Subject<'_>, _: &Facts) -> Verdict {
         lines.extend(serving.last_lines.iter().map(|line| format!("log: {line}")));
         let logs = format!("`bedplate logs -f {}`", observed.deployment);
         if let Some(found) = symptom::find(&serving.last_lines) {
-            Verdict::fail(format!("{waited}: {}; to blame: {}", found.means, layer_name(found.layer))).next(found.next)
+            Verdict::fail(format!("{waited}: {}; to blame: {}", found.means, layer_name(found.layer)))
+                .next(found.next)
         } else if serving.health == Some(200) && !serving.models.is_empty() {
-            Verdict::fail(format!("{waited}: it serves {}, not `{model}`", serving.models.join(", ")))
-                .next(format!("remove `--served-model-name` from `extra_args` in `{}.yaml`, or correct `model`", observed.deployment))
+            Verdict::fail(format!("{waited}: it serves {}, not `{model}`", serving.models.join(", "))).next(
+                format!(
+                    "remove `--served-model-name` from `extra_args` in `{}.yaml`, or correct `model`",
+                    observed.deployment
+                ),
+            )
         } else if downloading(&serving.last_lines) {
             Verdict::fail(format!("{waited}: it is still fetching the model"))
                 .next(format!("wait for it ({logs}), or `bedplate up --timeout` with more seconds"))
@@ -229,7 +238,10 @@ pub(super) fn exposed(subject: &Subject<'_>, _: &Facts) -> Verdict {
         for leak in &exposure.leaks {
             tally.bad(
                 format!("`{name}` shows a secret: {leak}"),
-                format!("`bedplate rm {}`, change that secret where it was issued, and start again", observed.deployment),
+                format!(
+                    "`bedplate rm {}`, change that secret where it was issued, and start again",
+                    observed.deployment
+                ),
             );
         }
         if exposure.leaks.is_empty() {
@@ -247,11 +259,15 @@ pub(super) fn agent(subject: &Subject<'_>, _: &Facts) -> Verdict {
         Ok(Agent { ready: Some(200), .. }) => Verdict::pass("the agent is ready").saw("/readyz: 200"),
         Ok(Agent { ready: Some(status), reason }) => {
             let why = reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
-            Verdict::fail(format!("the agent is not ready ({status}){why}")).saw(format!("/readyz: {status}")).next(logs)
+            Verdict::fail(format!("the agent is not ready ({status}){why}"))
+                .saw(format!("/readyz: {status}"))
+                .next(logs)
         }
         Ok(Agent { ready: None, reason }) => {
             let why = reason.as_deref().unwrap_or("no answer");
-            Verdict::fail(format!("the agent does not answer: {why}")).saw(format!("/readyz: {why}")).next(logs)
+            Verdict::fail(format!("the agent does not answer: {why}"))
+                .saw(format!("/readyz: {why}"))
+                .next(logs)
         }
         Err(why) => Verdict::unknown(why),
     }

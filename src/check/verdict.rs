@@ -109,10 +109,15 @@ impl Tally {
                 [] => String::new(),
             };
             let next = problems.iter().find_map(|(_, next)| next.clone());
-            let lines = if problems.len() > 1 { problems.into_iter().map(|(line, _)| line).collect() } else { Vec::new() };
+            let lines = if problems.len() > 1 {
+                problems.into_iter().map(|(line, _)| line).collect()
+            } else {
+                Vec::new()
+            };
             (because, next, lines)
         };
-        let with_next = |list: Vec<(String, String)>| list.into_iter().map(|(line, next)| (line, Some(next))).collect();
+        let with_next =
+            |list: Vec<(String, String)>| list.into_iter().map(|(line, next)| (line, Some(next))).collect();
         let (outcome, problems): (_, Vec<(String, Option<String>)>) = if !self.fails.is_empty() {
             (Outcome::Fail, with_next(self.fails))
         } else if !self.unknowns.is_empty() {
@@ -120,7 +125,12 @@ impl Tally {
         } else if !self.warns.is_empty() {
             (Outcome::Warn, with_next(self.warns))
         } else if self.good > 0 {
-            return Verdict { outcome: Outcome::Pass, because: pass.into(), evidence: self.evidence, next: None };
+            return Verdict {
+                outcome: Outcome::Pass,
+                because: pass.into(),
+                evidence: self.evidence,
+                next: None,
+            };
         } else {
             return Verdict {
                 outcome: Outcome::NotApplicable,

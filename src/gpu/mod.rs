@@ -2,11 +2,7 @@
 
 use std::{ffi::OsStr, fmt, path::Path};
 
-use nvml_wrapper::{
-    Device, Nvml,
-    enum_wrappers::device::Brand,
-    error::NvmlError,
-};
+use nvml_wrapper::{Device, Nvml, enum_wrappers::device::Brand, error::NvmlError};
 
 /// The library's name as the driver packages install it; the bare `.so` belongs to development packages.
 const LIBRARY: &str = "libnvidia-ml.so.1";
@@ -63,7 +59,9 @@ impl fmt::Display for GpuError {
         match self {
             Self::NoLibrary(why) => write!(f, "the NVML library could not be loaded: {why}"),
             Self::DriverNotLoaded => f.write_str("the NVIDIA driver is not loaded"),
-            Self::VersionMismatch => f.write_str("the NVML library and the loaded driver are of different versions"),
+            Self::VersionMismatch => {
+                f.write_str("the NVML library and the loaded driver are of different versions")
+            }
             Self::NoPermission => f.write_str("no permission to ask NVML"),
             Self::Other(why) => write!(f, "NVML failed: {why}"),
         }
@@ -96,10 +94,7 @@ pub fn observe(library: Option<&Path>) -> Result<Gpus, GpuError> {
     let nvml = Nvml::builder().lib_path(library).init()?;
     let driver = nvml.sys_driver_version()?;
     let cuda = nvml.sys_cuda_driver_version().ok().map(|version| {
-        (
-            nvml_wrapper::cuda_driver_version_major(version),
-            nvml_wrapper::cuda_driver_version_minor(version),
-        )
+        (nvml_wrapper::cuda_driver_version_major(version), nvml_wrapper::cuda_driver_version_minor(version))
     });
     let mut gpus = Gpus { driver, cuda, ..Gpus::default() };
     for index in 0..nvml.device_count()? {

@@ -41,7 +41,8 @@ fn read(tree: &Tree, path: String, content: &[u8], yaml: bool) -> CdiSpec {
         missing: BTreeSet::new(),
         broken: None,
     };
-    let parsed = if yaml { parse_yaml(content) } else { serde_json::from_slice(content).map_err(|e| e.to_string()) };
+    let parsed =
+        if yaml { parse_yaml(content) } else { serde_json::from_slice(content).map_err(|e| e.to_string()) };
     let value = match parsed {
         Ok(value) => value,
         Err(why) => {

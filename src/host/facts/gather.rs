@@ -187,7 +187,10 @@ async fn second(wanted: &Wanted, sources: &Sources, tree: &Tree, facts: &mut Fac
         if deployment.model_at != ModelAt::Hub || (here && !wanted.hf_token) {
             return (deployment.name.clone(), Known::unknown("nothing must be asked of the hub"));
         }
-        (deployment.name.clone(), ask_hub(sources, tree, &wanted.hub, &deployment.model, &deployment.hf_token).await)
+        (
+            deployment.name.clone(),
+            ask_hub(sources, tree, &wanted.hub, &deployment.model, &deployment.hf_token).await,
+        )
     }));
     let (space, names, hubs): (Known<BTreeMap<_, _>>, _, Vec<(String, Known<Hub>)>) =
         tokio::join!(space, names, hubs);
@@ -226,7 +229,9 @@ async fn ask_hub(sources: &Sources, tree: &Tree, hub: &str, model: &str, secret:
     };
     match timeout(sources.network_limit, asked).await {
         Ok(answer) => known(answer),
-        Err(_) => Known::unknown(format!("the hub did not answer within {} s", sources.network_limit.as_secs_f32())),
+        Err(_) => {
+            Known::unknown(format!("the hub did not answer within {} s", sources.network_limit.as_secs_f32()))
+        }
     }
 }
 

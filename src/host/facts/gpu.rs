@@ -13,8 +13,7 @@ use crate::{
 /// NVIDIA's vendor id (PCI-SIG).
 const NVIDIA: &str = "0x10de";
 /// Where the driver packages install the library: Debian and Ubuntu, then others.
-const LIBRARIES: [&str; 2] =
-    ["/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1", "/usr/lib64/libnvidia-ml.so.1"];
+const LIBRARIES: [&str; 2] = ["/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1", "/usr/lib64/libnvidia-ml.so.1"];
 /// `modules.dep` of a distribution's kernel is below 1 MB.
 const MODULES_DEP: u64 = 16 << 20;
 
@@ -28,7 +27,12 @@ pub(super) fn pci(tree: &Tree) -> Result<Vec<PciDevice>> {
     for entry in tree.list(DEVICES)? {
         let place = tree.real(&format!("{DEVICES}/{}", entry.name))?;
         let value = |name: &str| -> Result<String> {
-            Ok(tree.root().read_text(&format!("{place}/{name}"), SMALL)?.unwrap_or_default().trim().to_owned())
+            Ok(tree
+                .root()
+                .read_text(&format!("{place}/{name}"), SMALL)?
+                .unwrap_or_default()
+                .trim()
+                .to_owned())
         };
         if value("vendor")? != NVIDIA || !value("class")?.starts_with("0x03") {
             continue;
@@ -96,7 +100,8 @@ fn is_module(path: &str) -> bool {
 
 /// `550.163.01`: numbers and dots, at least one dot.
 pub(super) fn is_version(word: &str) -> bool {
-    word.contains('.') && word.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+    word.contains('.')
+        && word.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Version of the user-space library, from the name of the file that its link ends at.

@@ -96,7 +96,9 @@ fn refusal(status: StatusCode, token: bool) -> Option<Hub> {
 
 async fn bounded(mut answer: Response) -> Result<Vec<u8>> {
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(reqwest::Error::without_url).doing(|| "reading the answer")? {
+    while let Some(chunk) =
+        answer.chunk().await.map_err(reqwest::Error::without_url).doing(|| "reading the answer")?
+    {
         if body.len() + chunk.len() > LIMIT {
             return Err(Error::failed(format!("the answer is larger than {LIMIT} bytes")));
         }

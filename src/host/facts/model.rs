@@ -22,7 +22,11 @@ const WEIGHTS: [&str; 4] = [".safetensors", ".bin", ".pt", ".gguf"];
 /// system, a file in its place or a link does.
 pub(super) fn cache(tree: &Tree, path: &str) -> Result<Cache> {
     if let Some(link) = tree.first_link(path)? {
-        return Ok(Cache { exists: true, writable: false, why: Some(format!("`{link}` is a symbolic link")) });
+        return Ok(Cache {
+            exists: true,
+            writable: false,
+            why: Some(format!("`{link}` is a symbolic link")),
+        });
     }
     let stat = tree.root().stat(path)?;
     let why = match stat {
@@ -48,7 +52,8 @@ fn read_only_mount(table: &str, path: &str) -> Option<String> {
         let (Some(point), Some(options)) = (fields.get(4), fields.get(5)) else { continue };
         // Fields after the separator: type, source, options of the file system itself.
         let own = fields.iter().position(|field| *field == "-").and_then(|at| fields.get(at + 3));
-        let inside = *point == "/" || path == *point || path.strip_prefix(point).is_some_and(|r| r.starts_with('/'));
+        let inside =
+            *point == "/" || path == *point || path.strip_prefix(point).is_some_and(|r| r.starts_with('/'));
         // Later lines lie on top of earlier ones.
         if inside && best.is_none_or(|(known, _)| point.len() >= known.len()) {
             let shut = |options: &str| options.split(',').any(|option| option == "ro");
@@ -87,7 +92,9 @@ pub(super) fn in_directory(tree: &Tree, path: &str) -> Result<Option<LocalModel>
             continue;
         }
         // A link whose target is gone is a download that was cut short.
-        if let Some(stat) = tree.stat(&format!("{path}/{}", entry.name))?.filter(crate::system::files::Stat::is_file) {
+        if let Some(stat) =
+            tree.stat(&format!("{path}/{}", entry.name))?.filter(crate::system::files::Stat::is_file)
+        {
             model.weights = model.weights.saturating_add(stat.size);
             model.largest = model.largest.max(stat.size);
             there.insert(entry.name.clone());

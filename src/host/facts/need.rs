@@ -50,6 +50,7 @@ pub fn models<'a>(wanted: &'a Wanted, facts: &Facts) -> Vec<&'a WantedDeployment
         let local = facts.models.get(name).and_then(|model| model.local.ok());
         local.and_then(Option::as_ref).is_some_and(|local| local.complete)
     };
-    let fetched = |deployment: &&WantedDeployment| deployment.model_at == ModelAt::Hub && !here(&deployment.name);
+    let fetched =
+        |deployment: &&WantedDeployment| deployment.model_at == ModelAt::Hub && !here(&deployment.name);
     wanted.deployments.iter().filter(fetched).collect()
 }

@@ -17,8 +17,7 @@ impl Wanted {
             wanted.images =
                 lock.images.iter().map(|(name, image)| (name.clone(), WantedImage::of(image))).collect();
         }
-        wanted.deployments =
-            deployments.iter().map(|deployment| one(profile, lock, deployment)).collect();
+        wanted.deployments = deployments.iter().map(|deployment| one(profile, lock, deployment)).collect();
         wanted
     }
 }

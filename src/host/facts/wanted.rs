@@ -151,9 +151,10 @@ impl Wanted {
     /// Every host port of the deployments.
     pub fn ports(&self) -> impl Iterator<Item = (&WantedDeployment, &WantedService, &Published)> {
         self.deployments.iter().flat_map(|deployment| {
-            deployment.services.iter().flat_map(move |service| {
-                service.ports.iter().map(move |port| (deployment, service, port))
-            })
+            deployment
+                .services
+                .iter()
+                .flat_map(move |service| service.ports.iter().map(move |port| (deployment, service, port)))
         })
     }
 }
