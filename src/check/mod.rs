@@ -1,3 +1,32 @@
 //! Checks by responsibility: a function from facts to outcome, registered beside its id.
+//!
+//! Facts are gathered first (`host::facts`), then [`judge()`] turns them into a [`report::Report`].
+//! Nothing here looks at the host itself, but for [`readiness`], which keeps a report's result.
 
+pub mod accept;
+mod fit;
+pub mod gate;
+mod gpu;
+mod host;
+mod image;
+mod judge;
+mod net;
+pub mod readiness;
+mod registry;
 pub mod report;
+mod runtime;
+mod secret;
+mod subject;
+pub mod symptom;
+#[cfg(test)]
+mod tests;
+mod toolkit;
+pub mod up;
+mod verdict;
+
+pub use self::{
+    judge::{judge, judge_only, up_to},
+    registry::{Check, Explanation, LATER, explain, registry},
+    subject::{Locked, Subject},
+    verdict::Verdict,
+};

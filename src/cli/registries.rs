@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use super::Context;
 use crate::{
     error::Result,
-    fleet::wire::Login,
+    docker,
     lock::Lock,
     oci::{Ca, Client, ClientConfig, Credentials, RegistryConfig},
 };
@@ -42,11 +42,11 @@ fn docker_ca(host: &str) -> Option<PathBuf> {
 }
 
 /// Logins for the registries of a lock's images, by host. Those without are left out: the pull is anonymous.
-pub async fn logins(context: &Context, lock: &Lock) -> Result<BTreeMap<String, Login>> {
+pub async fn logins(context: &Context, lock: &Lock) -> Result<BTreeMap<String, docker::Credentials>> {
     let client = client(context);
     let mut logins = BTreeMap::new();
     for image in lock.images.values() {
-        let Some(host) = crate::docker::registry_of(&image.reference) else { continue };
+        let Some(host) = docker::registry_of(&image.reference) else { continue };
         if logins.contains_key(&host) {
             continue;
         }
@@ -57,10 +57,12 @@ pub async fn logins(context: &Context, lock: &Lock) -> Result<BTreeMap<String, L
     Ok(logins)
 }
 
-fn login(credentials: Credentials) -> Login {
+fn login(credentials: Credentials) -> docker::Credentials {
     match credentials {
-        Credentials::Password { user, password } => Login { username: user, password, identity_token: None },
-        Credentials::IdentityToken(token) => Login {
+        Credentials::Password { user, password } => {
+            docker::Credentials { username: user, password, identity_token: None }
+        }
+        Credentials::IdentityToken(token) => docker::Credentials {
             username: String::new(),
             password: secrecy::SecretString::from(String::new()),
             identity_token: Some(token),

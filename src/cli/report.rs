@@ -22,6 +22,16 @@ pub fn print(context: &Context, report: &Report) -> Result<u8> {
     Ok(if report.opens_gate() { exit::DONE } else { exit::CHECK })
 }
 
+/// Prints one layer of a report, with whatever below it shuts the gate.
+pub fn print_layer(context: &Context, report: &Report, layer: Layer) -> Result<u8> {
+    let mut shown = report.clone();
+    shown.findings.retain(|finding| {
+        finding.layer == layer || finding.shuts_gate() && finding.outcome != Outcome::Skipped
+    });
+    print(context, &shown)?;
+    Ok(if report.opens_gate() { exit::DONE } else { exit::CHECK })
+}
+
 /// The report as JSON: the findings, and what follows from them.
 pub fn json(report: &Report) -> serde_json::Value {
     serde_json::json!({

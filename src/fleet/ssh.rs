@@ -23,6 +23,16 @@ pub struct Host {
     sudo: bool,
 }
 
+/// Where the binary is on a host.
+pub struct Installed {
+    /// Its path.
+    pub path: String,
+    /// Whether it was copied just now.
+    pub copied: bool,
+    /// Whether it is there for this run only.
+    pub passing: bool,
+}
+
 /// Where the binary is kept on a host.
 pub const BINARY: &str = "/usr/local/bin/bedplate";
 
@@ -58,39 +68,55 @@ impl Host {
         Ok(host)
     }
 
-    /// Puts `binary` at [`BINARY`] unless the same is there.
-    pub async fn install(&self, binary: &[u8]) -> Result<bool> {
+    /// Puts `binary` at [`BINARY`] unless the same is there. `dry`: at a passing place instead, which
+    /// [`Host::close`] removes.
+    pub async fn install(&self, binary: &[u8], dry: bool) -> Result<Installed> {
         let digest = Digest::of(binary);
         let seen = self.capture(&format!("sha256sum {BINARY} 2>/dev/null || true")).await?;
         if seen.split_whitespace().next() == Some(digest.hex().as_str()) {
-            return Ok(false);
+            return Ok(Installed { path: BINARY.to_owned(), copied: false, passing: false });
         }
-        // Beside its target, flushed, renamed; checked before it may run.
+        // Beside its target, flushed, checked, renamed; what stays of a broken connection is removed.
+        let (place, end) = if dry {
+            ("/var/tmp/bedplate.XXXXXX", "echo \"$t\"".to_owned())
+        } else {
+            ("/usr/local/bin/.bedplate.XXXXXX", format!("mv -f \"$t\" {BINARY}; echo {BINARY}"))
+        };
         let script = format!(
-            "set -e; umask 077; mkdir -p /usr/local/bin; t=$(mktemp {BINARY}.XXXXXX); trap 'rm -f \"$t\"' EXIT; \
+            "set -e; umask 077; mkdir -p /usr/local/bin; t=$(mktemp {place}); trap 'rm -f \"$t\"' EXIT; \
              cat >\"$t\"; echo \"{}  $t\" | sha256sum -c --status; chmod 0755 \"$t\"; sync \"$t\"; \
-             mv -f \"$t\" {BINARY}; trap - EXIT",
+             {end}; trap - EXIT",
             digest.hex()
         );
         let mut child = self.spawn(&self.as_root(&format!("sh -c {}", quote(&script)?)))?;
         feed(&mut child, binary).await?;
-        self.finish(child, "copying bedplate there").await?;
-        Ok(true)
+        let path = self.finish(child, "copying bedplate there").await?.trim().to_owned();
+        Ok(Installed { path, copied: true, passing: dry })
     }
 
-    /// Runs bedplate there with `arguments` and `input` on its standard input. Its standard output
+    /// Removes what was put there in passing, and ends the shared connection.
+    pub async fn close(&self, installed: &Installed) {
+        if installed.passing && installed.path.starts_with("/var/tmp/bedplate.") {
+            let _ = self.capture(&self.as_root(&format!("rm -f {}", installed.path))).await;
+        }
+        let mut command = self.command_to(&["-O", "exit"]);
+        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+    }
+
+    /// Runs the bedplate at `path` there with `arguments` and `input` on its standard input. Its standard output
     /// goes to `out`, its standard error line by line to `talk`. Returns its exit status.
     ///
     /// # Errors
     /// The connection failed or broke; what the host was doing then is in its journal.
     pub async fn bedplate(
         &self,
+        path: &str,
         arguments: &str,
         input: &[u8],
         out: impl Fn(&str) -> Result<()>,
         talk: impl Fn(&str),
     ) -> Result<u8> {
-        let mut child = self.spawn(&self.as_root(&format!("{BINARY} {arguments}")))?;
+        let mut child = self.spawn(&self.as_root(&format!("{path} {arguments}")))?;
         let stdout = child.stdout.take();
         let stderr = child.stderr.take();
         let output = async {
@@ -129,7 +155,8 @@ impl Host {
         if self.sudo { format!("sudo -n {command}") } else { command.to_owned() }
     }
 
-    fn command(&self, remote: &str) -> Command {
+    /// `ssh` with options before the destination.
+    fn command_to(&self, options: &[&str]) -> Command {
         let mut command = Command::new("ssh");
         if let Some(config) = &self.config {
             command.arg("-F").arg(config);
@@ -138,15 +165,16 @@ impl Host {
             .args(["-T", "-o", "ControlMaster=auto", "-o", "ControlPersist=30", "-o", "ServerAliveInterval=15"])
             .arg("-o")
             .arg(format!("ControlPath={}/%C", self.control.display()))
+            .args(options)
             .arg("--")
             .arg(&self.destination)
-            .arg(remote)
             .kill_on_drop(true);
         command
     }
 
     fn spawn(&self, remote: &str) -> Result<Child> {
-        let mut command = self.command(remote);
+        let mut command = self.command_to(&[]);
+        command.arg(remote);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().map_err(|error| {
             Error::failed("starting `ssh` failed").because(error).hint("install it: `apt-get install openssh-client`")

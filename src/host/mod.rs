@@ -1,1 +1,15 @@
-//! x
+//! The host: what it has, provisioning it, its generations and its secrets.
+//!
+//! One run is: [`provision::hold`] the host, [`provision::observe`] it, [`crate::plan::make`] a plan,
+//! [`provision::apply`] it. Checks read [`facts`].
+
+mod apply;
+pub mod facts;
+pub mod generations;
+pub mod layout;
+mod observe;
+pub mod provision;
+pub mod secrets;
+mod steps;
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,12 @@ struct Index {
     inputs: BTreeMap<String, String>,
 }
 
+/// What is read first: is the rest of the index in a form known here?
+#[derive(Deserialize)]
+struct Header {
+    version: u32,
+}
+
 /// A pinned profile with all it reads, as files of an archive.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bundle {
@@ -98,8 +104,11 @@ impl Bundle {
         inputs: BTreeMap<String, Vec<u8>>,
     ) -> Result<Self> {
         if profile_name(profile_file_name).is_none() {
-            return Err(Error::usage(format!("`{}` is not a profile's file name", profile_file_name.escape_debug()))
-                .hint("name it `NAME.toml`"));
+            return Err(Error::usage(format!(
+                "`{}` is not a profile's file name",
+                profile_file_name.escape_debug()
+            ))
+            .hint("name it `NAME.toml`"));
         }
         let mut files = BTreeMap::from([
             (PROFILE.to_owned(), profile_text.as_bytes().to_vec()),
@@ -116,7 +125,10 @@ impl Bundle {
         text.push('\n');
         files.insert(INDEX.to_owned(), text.into_bytes());
         if files.len() > MAX_FILES {
-            return Err(Error::usage(format!("a bundle holds at most {MAX_FILES} files, and this one has {}", files.len())));
+            return Err(Error::usage(format!(
+                "a bundle holds at most {MAX_FILES} files, and this one has {}",
+                files.len()
+            )));
         }
         let mut total = 0;
         for (path, content) in &files {
@@ -141,10 +153,6 @@ impl Bundle {
         let text = |path: &str| {
             std::str::from_utf8(file(path)?).map_err(|_| refused(format_args!("`{path}` is not UTF-8 text")))
         };
-        #[derive(Deserialize)]
-        struct Header {
-            version: u32,
-        }
         let index = text(INDEX)?;
         let header: Header =
             serde_json::from_str(index).map_err(|e| refused(format_args!("`{INDEX}`: {e}")))?;
@@ -266,9 +274,9 @@ impl Bundle {
                 continue;
             };
             if profile.deployments.iter().any(|deployment| deployment == path) {
-                match text(archive_path, path).and_then(|text| parse_deployment(path, text)) {
-                    Ok(deployment) => {
-                        deployments.insert(path.to_owned(), deployment);
+                match text(archive_path, path).and_then(|text| profile::deployment::parse(path, text)) {
+                    Ok(parsed) => {
+                        deployments.insert(path.to_owned(), parsed.deployment);
                     }
                     Err(error) => errors.push(error),
                 }
@@ -284,10 +292,6 @@ impl Bundle {
         let freshness = super::freshness(&lock, &inputs, &wanted);
         Ok(Pinned { name, lock_digest: lock.digest(), profile, lock, deployments, sources, freshness })
     }
-}
-
-fn parse_deployment(path: &str, _text: &str) -> Result<Deployment> {
-    Err(Error::failed(format!("`{path}`: the deployment reader is not merged")))
 }
 
 /// `NAME` of a plain file name `NAME.toml`.

@@ -79,11 +79,15 @@ impl fmt::Display for StaleReason {
         match self {
             Self::InputChanged(name) => write!(f, "`{name}` changed since it was locked"),
             Self::InputAdded(name) => write!(f, "`{name}` is new since it was locked"),
-            Self::InputRemoved(name) => write!(f, "`{name}` was an input when it was locked and no longer is"),
+            Self::InputRemoved(name) => {
+                write!(f, "`{name}` was an input when it was locked and no longer is")
+            }
             Self::ImageMissing { name, reference } if name == reference => {
                 write!(f, "image `{reference}` is not locked")
             }
-            Self::ImageMissing { name, reference } => write!(f, "image `{name}` (`{reference}`) is not locked"),
+            Self::ImageMissing { name, reference } => {
+                write!(f, "image `{name}` (`{reference}`) is not locked")
+            }
             Self::ImageLeftOver { name } => write!(f, "image `{name}` is locked and no longer wanted"),
             Self::ImageChanged { name, locked, wanted } => {
                 write!(f, "image `{name}` is locked as `{locked}`, and wanted as `{wanted}`")
@@ -111,10 +115,8 @@ pub fn freshness(
     }
     for (name, wanted) in wanted {
         match lock.images.get(name) {
-            None => reasons.push(StaleReason::ImageMissing {
-                name: name.clone(),
-                reference: wanted.reference.clone(),
-            }),
+            None => reasons
+                .push(StaleReason::ImageMissing { name: name.clone(), reference: wanted.reference.clone() }),
             Some(image) if image.reference != wanted.reference => reasons.push(StaleReason::ImageChanged {
                 name: name.clone(),
                 locked: image.reference.clone(),

@@ -34,7 +34,8 @@ pub fn inputs(
     ]);
     let mut add = |path: &str, digest: Digest| {
         // A file named like a table is told apart from it.
-        let name = if path == TABLE_CUDA || path == TABLE_GPUS { format!("./{path}") } else { path.to_owned() };
+        let name =
+            if path == TABLE_CUDA || path == TABLE_GPUS { format!("./{path}") } else { path.to_owned() };
         inputs.insert(name, digest);
     };
     for (path, content) in sources {
@@ -49,8 +50,8 @@ pub fn inputs(
 
 /// The digest of a profile as parsed.
 pub fn profile_digest(profile: &Profile) -> Digest {
-    // Profile types hold only strings, numbers, lists and maps with string keys: this cannot fail.
-    let mut value = serde_json::to_value(profile).unwrap_or_default();
+    // Profile types hold only strings, numbers, lists and maps with string keys, whatever was read into them.
+    let mut value = serde_json::to_value(profile).expect("a profile is plain data");
     // Docker's own settings count to the letter: there, `false`, `[]` and absent differ.
     let daemon = value.pointer_mut("/container/daemon").map(Value::take);
     strip(&mut value);
@@ -60,12 +61,16 @@ pub fn profile_digest(profile: &Profile) -> Digest {
 
 /// The digest of what a lock needs of a deployment: its image choices.
 pub fn deployment_digest(deployment: &Deployment) -> Digest {
-    let choices: Vec<String> = image_choices(deployment)
+    let choices: Vec<String> = deployment
+        .images()
         .iter()
         .map(|choice| match choice {
             ImageChoice::Named(name) => format!("named {name:?}"),
             ImageChoice::Reference(reference) => {
-                format!("reference {:?}", reference::normalise(reference).unwrap_or_else(|_| reference.clone()))
+                format!(
+                    "reference {:?}",
+                    reference::normalise(reference).unwrap_or_else(|_| reference.clone())
+                )
             }
         })
         .collect::<BTreeSet<_>>()
@@ -132,10 +137,12 @@ pub fn wanted(profile: &Profile, deployments: &[&Deployment]) -> Result<BTreeMap
     for (name, image) in &profile.images {
         match read(&image.reference) {
             Ok(read) if read.floating && !image.floating => errors.push(
-                Error::usage(format!("image `{name}` has a floating tag: `{}`", image.reference)).hint(format!(
-                    "name a version, or write `{name} = {{ reference = \"{}\", floating = true }}`",
-                    image.reference
-                )),
+                Error::usage(format!("image `{name}` has a floating tag: `{}`", image.reference)).hint(
+                    format!(
+                        "name a version, or write `{name} = {{ reference = \"{}\", floating = true }}`",
+                        image.reference
+                    ),
+                ),
             ),
             Ok(read) => {
                 wanted.insert(name.clone(), read);
@@ -144,7 +151,7 @@ pub fn wanted(profile: &Profile, deployments: &[&Deployment]) -> Result<BTreeMap
         }
     }
     for deployment in deployments {
-        for choice in image_choices(deployment) {
+        for choice in deployment.images() {
             match choice {
                 ImageChoice::Named(name) if profile.images.contains_key(&name) => {}
                 ImageChoice::Named(name) => errors.push(
@@ -171,7 +178,11 @@ pub fn wanted(profile: &Profile, deployments: &[&Deployment]) -> Result<BTreeMap
 }
 
 /// The locked image a service is started from, with its key in the lock; `None` where the lock does not have it.
-pub fn find<'a>(lock: &'a Lock, profile: &Profile, choice: &ImageChoice) -> Option<(&'a str, &'a LockedImage)> {
+pub fn find<'a>(
+    lock: &'a Lock,
+    profile: &Profile,
+    choice: &ImageChoice,
+) -> Option<(&'a str, &'a LockedImage)> {
     let (key, image) = match choice {
         ImageChoice::Named(name) => {
             let (key, image) = lock.images.get_key_value(name)?;
@@ -184,19 +195,4 @@ pub fn find<'a>(lock: &'a Lock, profile: &Profile, choice: &ImageChoice) -> Opti
         }
     };
     Some((key, image))
-}
-
-fn image_choices(deployment: &Deployment) -> BTreeSet<ImageChoice> {
-    let engine = deployment
-        .image
-        .clone()
-        .map_or_else(|| ImageChoice::Named(deployment.engine.name().to_owned()), ImageChoice::Reference);
-    let sidecars = [&deployment.dcgm_exporter, &deployment.miner_client, &deployment.metrics_collector];
-    sidecars
-        .into_iter()
-        .flatten()
-        .chain(deployment.extra_services.values().map(|service| &service.common))
-        .filter_map(|sidecar| sidecar.image.clone().map(ImageChoice::Reference))
-        .chain([engine])
-        .collect()
 }

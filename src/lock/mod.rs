@@ -15,9 +15,7 @@ use std::collections::BTreeMap;
 
 pub use diff::{Diff, diff};
 pub use freshness::{Freshness, StaleReason, freshness};
-pub use inputs::{
-    TABLE_CUDA, TABLE_GPUS, Wanted, deployment_digest, find, inputs, profile_digest, wanted,
-};
+pub use inputs::{TABLE_CUDA, TABLE_GPUS, Wanted, deployment_digest, find, inputs, profile_digest, wanted};
 pub use reference::{is_floating, is_pinned, layout, normalise};
 pub use wire::{MAX_SIZE, parse};
 pub use write::write;

@@ -293,8 +293,10 @@ async fn resolve(
     let mut images = BTreeMap::new();
     let mut errors = Vec::new();
     for (name, wanted) in wanted {
-        let answer =
-            places.get(wanted.reference.as_str()).and_then(|place| answers.get_mut(*place)).and_then(Shared::take);
+        let answer = places
+            .get(wanted.reference.as_str())
+            .and_then(|place| answers.get_mut(*place))
+            .and_then(Shared::take);
         match answer {
             Some(Ok(resolved)) => {
                 images.insert(name.clone(), locked(request, wanted, resolved));

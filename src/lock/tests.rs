@@ -142,6 +142,10 @@ fn what_is_broken_says_where() {
         assert!(text.get(snippet.span.clone()).is_some(), "{to}: the place is in the text");
     }
     assert!(parse("x.lock", "").unwrap_err().message().contains("`version` is missing"));
+    for deep in ["[", "{a=", "a."] {
+        let deep = format!("version = 1\na = {}", deep.repeat(1_000_000));
+        assert!(parse("x.lock", &deep).is_err(), "nesting has a bound");
+    }
     let large = "#".repeat(MAX_SIZE + 1);
     assert!(parse("x.lock", &large).unwrap_err().message().contains("at most"));
 }
@@ -150,10 +154,7 @@ fn what_is_broken_says_where() {
 fn a_newer_lock_is_not_a_broken_one() {
     let newer = GOLDEN.replacen("version = 1", "version = 2\nsomething = { else = true }", 1);
     let error = parse("x.lock", &newer).unwrap_err();
-    assert_eq!(
-        error.message(),
-        "`x.lock` was made by a newer bedplate (lock version 2, this one reads 1)"
-    );
+    assert_eq!(error.message(), "`x.lock` was made by a newer bedplate (lock version 2, this one reads 1)");
     // The same version and a higher revision: what is unknown is passed over.
     let additive = GOLDEN
         .replacen("revision = 0", "revision = 1\nsigned = true", 1)
@@ -355,4 +356,74 @@ fn images_are_found_by_name_and_by_reference() {
     assert_eq!(vllm.pull_reference(), format!("docker.io/vllm/vllm-openai@{}", Digest::of("vllm manifest")));
     assert!(!vllm.is_layout());
     assert!(image("oci:dir:tag", "x").pull_reference().starts_with("oci:dir@sha256:"));
+}
+
+#[test]
+fn every_shipped_profile_and_deployment_is_read() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir("profiles").unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let profile = profile::parse(&name, &text).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        let bundled: BTreeMap<String, Vec<u8>> = profile
+            .input_paths()
+            .into_iter()
+            .map(|input| (input.to_owned(), std::fs::read(path.with_file_name(input)).unwrap()))
+            .collect();
+        let pinned = bundle::Bundle::assemble(&name, &text, &write(&Lock::default()), bundled)
+            .unwrap()
+            .open()
+            .unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        let deployments: Vec<&Deployment> = pinned.deployments.values().collect();
+        let wanted = wanted(&profile, &deployments).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        assert!(!wanted.is_empty(), "{name}");
+        // Each image a deployment starts is found in a lock of what is wanted.
+        let lock = Lock {
+            inputs: BTreeMap::new(),
+            images: wanted.iter().map(|(name, w)| (name.clone(), image(&w.reference, name))).collect(),
+        };
+        for choice in deployments.iter().flat_map(|deployment| deployment.images()) {
+            assert!(find(&lock, &profile, &choice).is_some(), "{name}: {choice:?}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 2);
+    for entry in std::fs::read_dir("deployments").unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        profile::deployment::parse("x.yaml", &text).unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
+    }
+}
+
+#[test]
+fn a_changed_port_does_not_make_a_lock_stale_and_a_changed_image_does() {
+    let text = "name: q\nengine: vllm\nmodel: a/b\n";
+    let digest =
+        |text: &str| deployment_digest(&profile::deployment::parse("q.yaml", text).unwrap().deployment);
+    let plain = digest(text);
+    assert_eq!(digest(&format!("{text}port: 9000\n")), plain);
+    assert_ne!(digest(&format!("{text}image: r.example/vllm:1\n")), plain);
+    assert_ne!(digest(&text.replace("engine: vllm", "engine: sglang")), plain);
+    assert_eq!(
+        digest(&format!("{text}image: ubuntu:24.04\n")),
+        digest(&format!("{text}image: docker.io/library/ubuntu:24.04\n"))
+    );
+}
+
+#[test]
+fn a_deployment_brings_its_images() {
+    let profile = profile();
+    let parse = |text: &str| profile::deployment::parse("q.yaml", text).unwrap().deployment;
+    let same = parse("name: q\nengine: vllm\nmodel: a/b\nimage: docker.io/vllm/vllm-openai:v0.11.0\n");
+    assert_eq!(wanted(&profile, &[&same]).unwrap().len(), 2, "the profile has it already");
+    let other = parse("name: q\nengine: vllm\nmodel: a/b\nimage: r.example/vllm\n");
+    let images = wanted(&profile, &[&other]).unwrap();
+    assert!(images["r.example/vllm:latest"].floating, "a deployment's floating tag is pinned by the lock");
+    let unnamed = parse("name: q\nengine: sglang\nmodel: a/b\n");
+    let error = wanted(&profile, &[&unnamed]).unwrap_err();
+    assert!(error.message().contains("`sglang`"), "{error}");
 }

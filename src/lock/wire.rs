@@ -106,10 +106,14 @@ impl TryFrom<WireImage> for LockedImage {
         }
         let span = wire.platform.span();
         let platform = wire.platform.into_inner();
-        let plain =
-            |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let plain = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        };
         if !matches!(platform.split('/').collect::<Vec<_>>()[..], [os, arch] if plain(os) && plain(arch)) {
-            return Err(Wrong { span, label: "a platform is `os/architecture`, such as `linux/amd64`".into() });
+            return Err(Wrong {
+                span,
+                label: "a platform is `os/architecture`, such as `linux/amd64`".into(),
+            });
         }
         Ok(Self {
             reference,
@@ -143,9 +147,8 @@ impl From<WireFacts> for ImageFacts {
 }
 
 const TOP: &[&str] = &["version", "revision", "inputs", "image"];
-const IMAGE: &[&str] = &[
-    "reference", "platform", "index", "manifest", "config", "download", "layers", "facts", "verdict",
-];
+const IMAGE: &[&str] =
+    &["reference", "platform", "index", "manifest", "config", "download", "layers", "facts", "verdict"];
 const FACTS: &[&str] = &["cuda", "require", "disable-require", "entrypoint", "command", "user"];
 const VERDICT: &[&str] = &["outcome", "because"];
 
@@ -178,8 +181,10 @@ pub fn parse(path: &str, text: &str) -> Result<Lock> {
         let span = root.get_ref().get("version").map(Spanned::span);
         return Err(broken(span, "no lock has this version"));
     }
-    let revision = header(root.get_ref(), "revision").map_err(|(span, label)| broken(span, &label))?.unwrap_or(0);
-    if revision <= REVISION
+    let revision =
+        header(root.get_ref(), "revision").map_err(|(span, label)| broken(span, &label))?.unwrap_or(0);
+    // Only a higher revision may know more keys than this one.
+    if revision.cmp(&REVISION).is_le()
         && let Some((span, label)) = unknown_key(root.get_ref())
     {
         return Err(broken(Some(span), &label));

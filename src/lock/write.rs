@@ -63,8 +63,11 @@ fn write_facts(out: &mut String, name: &str, facts: &ImageFacts) {
         Some(require) if facts.require.len() == 1 => line(out, "require", &text(require)),
         _ if facts.require.is_empty() => {}
         _ => {
-            let variables: Vec<String> =
-                facts.require.iter().map(|(name, value)| format!("{} = {}", key(name), text(value))).collect();
+            let variables: Vec<String> = facts
+                .require
+                .iter()
+                .map(|(name, value)| format!("{} = {}", key(name), text(value)))
+                .collect();
             line(out, "require", &format!("{{ {} }}", variables.join(", ")));
         }
     }

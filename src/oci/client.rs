@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 
 use super::{
     config::ClientConfig,
@@ -131,7 +131,11 @@ impl Client {
         wanted: &[(Source, Platform)],
         done: impl Fn(usize, &Result<Resolved>),
     ) -> Vec<Result<Resolved>> {
-        let jobs = wanted.iter().map(|(source, platform)| self.resolve(source, platform));
+        // Boxed one by one: an iterator of borrowing futures would not be `Send`.
+        let mut jobs: Vec<BoxFuture<'_, _>> = Vec::with_capacity(wanted.len());
+        for (source, platform) in wanted {
+            jobs.push(self.resolve(source, platform).boxed());
+        }
         self.many(jobs, done).await
     }
 
@@ -141,21 +145,28 @@ impl Client {
         sources: &[Source],
         done: impl Fn(usize, &Result<Digest>),
     ) -> Vec<Result<Digest>> {
-        self.many(sources.iter().map(|source| self.head(source)), done).await
+        let mut jobs: Vec<BoxFuture<'_, _>> = Vec::with_capacity(sources.len());
+        for source in sources {
+            jobs.push(self.head(source).boxed());
+        }
+        self.many(jobs, done).await
     }
 
-    async fn many<T>(
+    async fn many<T: Send>(
         &self,
-        jobs: impl Iterator<Item = impl Future<Output = Result<T>>>,
+        jobs: Vec<BoxFuture<'_, Result<T>>>,
         done: impl Fn(usize, &Result<T>),
     ) -> Vec<Result<T>> {
-        let numbered = jobs.enumerate().map(async |(n, job)| (n, job.await));
-        let at_once = self.registries.config.concurrency.max(1);
-        let mut results: Vec<(usize, Result<T>)> = stream::iter(numbered)
-            .buffer_unordered(at_once)
-            .inspect(|(n, result)| done(*n, result))
-            .collect()
-            .await;
+        let mut numbered = Vec::with_capacity(jobs.len());
+        for (n, job) in jobs.into_iter().enumerate() {
+            numbered.push(job.map(move |result| (n, result)));
+        }
+        let mut running = stream::iter(numbered).buffer_unordered(self.registries.config.concurrency.max(1));
+        let mut results = Vec::new();
+        while let Some((n, result)) = running.next().await {
+            done(n, &result);
+            results.push((n, result));
+        }
         results.sort_by_key(|(n, _)| *n);
         results.into_iter().map(|(_, result)| result).collect()
     }
@@ -176,10 +187,10 @@ impl Client {
             Source::Registry(reference) => reference,
         };
         let wanted = Wanted::Blob(digest);
-        let Answer::Open(response, endpoint) = self.registries.ask(reference, wanted, Job::Open).await?
-        else {
+        let Answer::Open(opened) = self.registries.ask(reference, wanted, Job::Open).await? else {
             return Err(Error::failed(format!("no body came for blob `{digest}`")));
         };
+        let (response, endpoint) = *opened;
         let asked = Asked { endpoint: &endpoint, reference, wanted };
         let (got, length) = transport::stream(&self.registries.config, asked, response, size, sink)
             .await
@@ -267,7 +278,7 @@ impl Client {
 fn whole(answer: Answer) -> Result<(Vec<u8>, Digest)> {
     match answer {
         Answer::Whole(body, digest) => Ok((body, digest)),
-        Answer::Head(_) | Answer::Open(..) => Err(Error::failed("no body came")),
+        Answer::Head(_) | Answer::Open(_) => Err(Error::failed("no body came")),
     }
 }
 
@@ -276,4 +287,25 @@ fn parse(body: &[u8], what: &str) -> Result<Document> {
         Refused::Malformed(why) => failure::malformed(what, &why),
         Refused::Error(error) => error,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sendable<T: Send>(_: &T) {}
+
+    #[test]
+    fn its_work_can_be_spawned() {
+        let client = Client::new(ClientConfig::default());
+        let source: Source = "debian:13".parse().unwrap();
+        let platform = Platform::linux("amd64");
+        let mut sink = Vec::new();
+        let wanted = [(source.clone(), platform.clone())];
+        sendable(&client.resolve(&source, &platform));
+        sendable(&client.head(&source));
+        sendable(&client.resolve_many(&wanted, |_, _| {}));
+        sendable(&client.fetch_blob(&source, Digest::of("x"), 1, &mut sink));
+        sendable(&client.credentials("docker.io"));
+    }
 }

@@ -1,6 +1,6 @@
 //! How registries are reached: plain data the caller makes, and the endpoints that follow from it.
 
-use std::{collections::BTreeMap, ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use url::Url;
 
@@ -57,7 +57,7 @@ pub struct ClientConfig {
     /// Time limit between two pieces of a body.
     pub stall_timeout: Duration,
     /// Where credential helpers are looked for, in `PATH`'s form. `None`: the process's own `PATH`.
-    pub helper_path: Option<OsString>,
+    pub helper_path: Option<String>,
     /// Time limit for a credential helper.
     pub helper_timeout: Duration,
 }
@@ -135,7 +135,10 @@ impl ClientConfig {
         let (host, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.trim_matches('/');
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"._-/".contains(&b);
-        if host.contains(['@', '?', '#']) || !prefix.bytes().all(fits) || prefix.split('/').any(|p| p == "..")
+        if host.is_empty()
+            || host.contains(['@', '?', '#'])
+            || !prefix.bytes().all(fits)
+            || prefix.split('/').any(|p| p == "..")
         {
             return None;
         }

@@ -1,20 +1,19 @@
 //! Credentials from Docker's configuration and its helpers (docs.docker.com, "docker login",
 //! "Credential stores" and "Credential helpers").
 
-use std::{ffi::OsStr, path::Path, process::Stdio, time::Duration};
+use std::{path::Path, time::Duration};
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    process::Command,
-};
 use zeroize::Zeroizing;
 
 use super::{failure::login, read};
-use crate::error::{Doing, Error, Result};
+use crate::{
+    error::{Error, Result},
+    system::process::Command,
+};
 
 /// The largest configuration file and helper answer read, in bytes.
 const LARGEST: u64 = 1 << 20;
@@ -59,7 +58,7 @@ impl From<DockerCredential> for Credentials {
 #[derive(Clone, Copy)]
 pub(super) struct Helpers<'a> {
     /// `PATH` to find them in, where it is not the process's own.
-    pub(super) path: Option<&'a OsStr>,
+    pub(super) path: Option<&'a str>,
     /// How long one may take.
     pub(super) limit: Duration,
 }
@@ -122,7 +121,6 @@ struct HelperAnswer {
 
 /// Asks `docker-credential-NAME get` (github.com/docker/docker-credential-helpers, "Development").
 async fn run_helper(name: &str, registry: &str, run: Helpers<'_>) -> Result<Option<Credentials>> {
-    let limit = run.limit;
     let program = format!("docker-credential-{name}");
     let shown = super::failure::excerpt(&program);
     let try_it = format!("try it by hand: `echo {} | {shown} get`", key(registry));
@@ -130,46 +128,21 @@ async fn run_helper(name: &str, registry: &str, run: Helpers<'_>) -> Result<Opti
         return Err(Error::failed(format!("`{shown}` is not the name of a credential helper"))
             .hint("correct `credHelpers` or `credsStore` in Docker's `config.json`"));
     }
-    let ask = async {
-        let mut command = Command::new(&program);
-        if let Some(path) = run.path {
-            command.env("PATH", path);
-        }
-        let mut child = command
-            .arg("get")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .doing(|| format!("starting the credential helper `{program}`"))
-            .map_err(|error| {
-                error.hint(format!(
-                    "install `{program}`, or correct `credHelpers` or `credsStore` in Docker's `config.json`"
-                ))
-            })?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A helper that does not read its input has its own reasons; its answer decides.
-            let _ = stdin.write_all(key(registry).as_bytes()).await;
-        }
-        let mut answer = Zeroizing::new(Vec::new());
-        if let Some(stdout) = child.stdout.take() {
-            stdout
-                .take(LARGEST)
-                .read_to_end(&mut answer)
-                .await
-                .doing(|| format!("reading from `{program}`"))?;
-        }
-        let status = child.wait().await.doing(|| format!("waiting for `{program}`"))?;
-        Ok::<_, Error>((status, answer))
-    };
-    let (status, answer) = tokio::time::timeout(limit, ask).await.map_err(|_| {
-        Error::failed(format!(
-            "the credential helper `{program}` did not answer within {} s",
-            limit.as_secs()
-        ))
-        .hint(try_it.clone())
-    })??;
+    let mut command = Command::new(&program)
+        .arg("get")
+        .stdin_bytes(key(registry).as_bytes())
+        .timeout(run.limit)
+        .limit(LARGEST as usize)
+        .hush();
+    if let Some(path) = run.path {
+        command = command.env("PATH", path);
+    }
+    let answer = command.run().await.map_err(|error| {
+        Error::failed(format!("the credential helper `{program}` gave no answer for `{registry}`"))
+            .because(error)
+            .hint(format!("{try_it}; or correct `credHelpers` or `credsStore` in Docker's `config.json`"))
+    })?;
+    let (status, answer) = (answer.status, Zeroizing::new(answer.stdout));
     if !status.success() {
         // The one failure that means "none" has a fixed text (credentials/error.go). Nothing else of what a
         // helper prints is shown: it may be a secret.
@@ -248,7 +221,7 @@ mod tests {
     #[tokio::test]
     async fn a_helper_that_is_not_there() {
         let error = found(r#"{"credsStore":"no-such-helper"}"#, "h.io").await.unwrap_err();
-        assert!(error.message().contains("docker-credential-no-such-helper"), "{error:?}");
+        assert!(error.message().contains("`docker-credential-no-such-helper` gave no answer"), "{error:?}");
         let error = found(r#"{"credHelpers":{"h.io":"../x"}}"#, "h.io").await.unwrap_err();
         assert!(error.message().contains("not the name"), "{error:?}");
         assert!(found(r#"{"credHelpers":{"h.io":"no-such"}}"#, "other.io").await.unwrap().is_none());

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 
 use super::platform::Platform;
 
@@ -62,7 +62,7 @@ struct WireConfig {
     entrypoint: Option<Vec<String>>,
     cmd: Option<Vec<String>>,
     working_dir: Option<String>,
-    exposed_ports: Option<BTreeMap<String, IgnoredAny>>,
+    exposed_ports: Option<serde_json::Map<String, serde_json::Value>>,
     labels: Option<BTreeMap<String, Option<String>>>,
 }
 
@@ -102,7 +102,12 @@ impl ImageFacts {
             command: config.cmd.unwrap_or_default(),
             user: set(config.user),
             working_dir: set(config.working_dir),
-            exposed_ports: config.exposed_ports.unwrap_or_default().into_keys().collect(),
+            exposed_ports: config
+                .exposed_ports
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(port, _)| port)
+                .collect(),
             version: set(labels.get("org.opencontainers.image.version").cloned()),
             env,
             labels,

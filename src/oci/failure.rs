@@ -116,11 +116,7 @@ fn cause(error: &(dyn StdError + 'static)) -> Cause {
                 _ => {}
             }
             if let Some(inner) = io.get_ref() {
-                if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
-                    return tls_cause(tls);
-                }
-                last = inner.to_string();
-                next = inner.source();
+                next = Some(inner);
                 continue;
             }
         }

@@ -31,7 +31,7 @@ const CONFIG_TYPES: [&str; 2] =
 /// What a digest or tag names.
 #[derive(Debug)]
 pub(super) enum Document {
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     Image(Image),
 }
 
@@ -93,7 +93,7 @@ pub(super) fn parse(body: &[u8], what: &str) -> Result<Document, Refused> {
     // The media type decides where it is given; some indices of old carry none.
     let is_index = head.media_type.as_deref().map_or(head.manifests, |t| INDEX_TYPES.contains(&t));
     if is_index {
-        return Ok(Document::Index(serde_json::from_slice(body)?));
+        return Ok(Document::Index(Box::new(serde_json::from_slice(body)?)));
     }
     let manifest: ImageManifest = serde_json::from_slice(body)?;
     let config_type = manifest.config().media_type().to_string();
@@ -220,7 +220,7 @@ mod tests {
         entry
     }
 
-    fn index(entries: Vec<Value>) -> ImageIndex {
+    fn index(entries: Vec<Value>) -> Box<ImageIndex> {
         let value = json!({"schemaVersion": 2, "manifests": entries});
         match parse(value.to_string().as_bytes(), "x").unwrap() {
             Document::Index(index) => index,

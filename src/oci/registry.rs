@@ -84,7 +84,7 @@ pub(super) enum Job {
 pub(super) enum Answer {
     Head(Option<Digest>),
     Whole(Vec<u8>, Digest),
-    Open(Response, Endpoint),
+    Open(Box<(Response, Endpoint)>),
 }
 
 impl Registries {
@@ -207,7 +207,7 @@ impl Registries {
                 }
                 Ok(Answer::Head(named))
             }
-            Job::Open => Ok(Answer::Open(response, asked.endpoint.clone())),
+            Job::Open => Ok(Answer::Open(Box::new((response, asked.endpoint.clone())))),
             Job::Whole(limit) => {
                 let (body, got) = transport::whole(&self.config, asked, response, limit).await?;
                 let want = match asked.wanted {
@@ -331,8 +331,9 @@ impl Registries {
                 .hint("a token server must be reached over TLS")
         };
         let mut url = Url::parse(realm).map_err(|_| bad_realm())?;
-        let plain = url.scheme() == "http"
-            && (asked.endpoint.base.scheme() == "http" || self.config.may_be_plain(&url));
+        let base = &asked.endpoint.base;
+        let same_host = base.scheme() == "http" && base.host() == url.host();
+        let plain = url.scheme() == "http" && (same_host || self.config.may_be_plain(&url));
         if url.scheme() != "https" && !plain {
             return Err(bad_realm().into());
         }

@@ -1,6 +1,6 @@
 //! Docker's `daemon.json`, merged key by key: whose keys are whose is kept in the record.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -233,7 +233,7 @@ fn set(top: &mut Map<String, Value>, key: &[String], value: Option<Value>) {
 
 /// The keys of `daemon_made`, for tests.
 #[cfg(test)]
-pub(super) fn made(record: &Record) -> &BTreeSet<String> {
+pub(super) fn made(record: &Record) -> &std::collections::BTreeSet<String> {
     &record.daemon_made
 }
 

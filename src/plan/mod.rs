@@ -32,7 +32,7 @@ pub use self::{
 use crate::{
     digest::Digest,
     error::{Error, Result},
-    lock::Lock,
+    lock::{Lock, bundle::Pinned},
     profile::Profile,
 };
 
@@ -59,6 +59,13 @@ pub struct Inputs<'a> {
     pub sources: &'a BTreeMap<String, Vec<u8>>,
     /// Digest of the bundle they came in.
     pub bundle: Digest,
+}
+
+impl<'a> Inputs<'a> {
+    /// The inputs of a bundle: `bundle` is its digest.
+    pub fn of(pinned: &'a Pinned, bundle: Digest) -> Self {
+        Self { profile: &pinned.profile, lock: &pinned.lock, sources: &pinned.sources, bundle }
+    }
 }
 
 /// Ordered steps, and all that must be said about them.
@@ -184,6 +191,7 @@ pub fn make(inputs: &Inputs, state: &HostState, goal: Goal) -> Result<Plan> {
         .collect();
     let paths = paths::Planner::new(state, &wanted, &prior, &coming, &mut plan.record).run();
     errors.extend(paths.errors);
+    errors.extend(binary(state));
     plan.warnings.extend(paths.warnings);
     plan.deferred.extend(paths.deferred.into_iter().map(|(what, why)| Deferred { what, why }));
     parts::packages(inputs, state, &mut plan);
@@ -211,6 +219,23 @@ pub fn make(inputs: &Inputs, state: &HostState, goal: Goal) -> Result<Plan> {
         Some(error) => Err(error),
         None => Ok(plan),
     }
+}
+
+/// What stands in the way of the program in its place.
+fn binary(state: &HostState) -> Option<Error> {
+    if let Some(PathState::Directory { .. } | PathState::Other) = state.paths.get(BINARY) {
+        return Some(
+            Error::failed(format!("`{BINARY}` is there, and is no file"))
+                .hint(format!("move it away: `mv {BINARY} {BINARY}.old`")),
+        );
+    }
+    step::ancestors(BINARY).into_iter().chain([BINARY]).find_map(|path| match state.paths.get(path) {
+        Some(PathState::Link { target }) => Some(
+            Error::failed(format!("`{BINARY}` goes through the link `{path}` → `{target}`"))
+                .hint(format!("replace the link by what it points to: `readlink -f {path}`")),
+        ),
+        _ => None,
+    })
 }
 
 /// Which generation the plan makes: the same inputs repair the current one in place; an interrupted one

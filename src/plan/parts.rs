@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    lock::LockedImage,
     profile::SecretSource,
 };
 
@@ -253,7 +252,7 @@ pub(super) fn images(
         match now.and_then(|now| now.present.clone()) {
             Some(_) if now.is_some_and(|now| now.tags.contains(&tag)) => {}
             Some(source) => steps.push(Step::TagImage { key: key.clone(), source, tag }),
-            None => match (pull_reference(image), goal) {
+            None => match ((!image.is_layout()).then(|| image.pull_reference()), goal) {
                 (_, Goal::Switch(to)) => plan.lacks(
                     format!("image `{key}` ({}) of generation {to} is no longer on the host", image.reference),
                     "provision with that generation's profile and lock, which pulls it",
@@ -270,21 +269,6 @@ pub(super) fn images(
         }
     }
     steps
-}
-
-/// `registry/repository@sha256:…` of the platform's manifest. `None` for an image layout on disk.
-fn pull_reference(image: &LockedImage) -> Option<String> {
-    if image.reference.starts_with("oci:") {
-        return None;
-    }
-    let name = image.reference.split('@').next().unwrap_or_default();
-    // A colon after the last slash begins the tag; before it, a port.
-    let repository = match (name.rfind(':'), name.rfind('/')) {
-        (Some(colon), Some(slash)) if colon > slash => &name[..colon],
-        (Some(colon), None) => &name[..colon],
-        _ => name,
-    };
-    Some(format!("{repository}@{}", image.manifest))
 }
 
 /// What must happen because of steps of this run, or of one that was interrupted before it got there.

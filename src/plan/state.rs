@@ -128,9 +128,18 @@ pub struct Group {
 impl Accounts {
     /// The ids of `user:group`; a number stands for itself. `None` where a name is not there.
     pub fn resolve(&self, owner: &str) -> Option<(u32, u32)> {
-        let (user, group) = owner.split_once(':')?;
-        let uid = user.parse().ok().or_else(|| self.users.get(user).map(|account| account.uid))?;
-        let gid = group.parse().ok().or_else(|| self.groups.get(group).map(|group| group.gid))?;
+        let (user, group) = owner.split_once(':').map_or((owner, None), |(user, group)| (user, Some(group)));
+        let account = self.users.get(user);
+        // `root` is 0 everywhere, also in a tree that has no accounts yet.
+        let root = |name: &str| (name == "root").then_some(0);
+        let uid = user.parse().ok().or(account.map(|account| account.uid)).or_else(|| root(user))?;
+        let gid = match group {
+            Some(name) => {
+                let known = self.groups.get(name).map(|group| group.gid);
+                name.parse().ok().or(known).or_else(|| root(name))?
+            }
+            None => account.map(|account| account.gid).or_else(|| root(user))?,
+        };
         Some((uid, gid))
     }
 

@@ -55,7 +55,9 @@ pub(crate) fn order<'a>(nodes: &[(&'a str, BTreeSet<&'a str>)]) -> Result<Vec<us
     while done.len() < nodes.len() {
         let open = |at: &usize| !done.contains(at);
         let next = (0..nodes.len()).filter(open).find(|at| {
-            nodes.get(*at).is_some_and(|(_, needs)| needs.iter().all(|n| ready.contains(n) || !known.contains(n)))
+            nodes
+                .get(*at)
+                .is_some_and(|(_, needs)| needs.iter().all(|n| ready.contains(n) || !known.contains(n)))
         });
         let Some(next) = next else {
             let stuck: Vec<usize> = (0..nodes.len()).filter(open).collect();
@@ -132,7 +134,9 @@ fn engine(deployment: &Deployment) -> Service {
     }
     arguments.extend(d.extra_args.iter().cloned());
     // The token is optional: a public model needs none. `runtime.hf-token` says when it is missed.
-    secrets.entry(text("HF_TOKEN")).or_insert_with(|| SecretUse { secret: d.hf_token.clone(), required: false });
+    secrets
+        .entry(text("HF_TOKEN"))
+        .or_insert_with(|| SecretUse { secret: d.hf_token.clone(), required: false });
     let mut environment = d.env.clone();
     for (name, value) in [
         ("HF_HOME", CACHE.to_owned()),
@@ -143,7 +147,8 @@ fn engine(deployment: &Deployment) -> Service {
             environment.entry(text(name)).or_insert(value);
         }
     }
-    let image = d.image.clone().map_or_else(|| ImageChoice::Named(text(d.engine.name())), ImageChoice::Reference);
+    let image =
+        d.image.clone().map_or_else(|| ImageChoice::Named(text(d.engine.name())), ImageChoice::Reference);
     Service {
         name: d.name.clone(),
         role: Role::Engine,
@@ -177,13 +182,17 @@ fn engine(deployment: &Deployment) -> Service {
 }
 
 fn required(secrets: &BTreeMap<String, String>) -> BTreeMap<String, SecretUse> {
-    secrets.iter().map(|(name, secret)| (name.clone(), SecretUse { secret: secret.clone(), required: true })).collect()
+    secrets
+        .iter()
+        .map(|(name, secret)| (name.clone(), SecretUse { secret: secret.clone(), required: true }))
+        .collect()
 }
 
 /// What every service but the engine has.
 fn from_sidecar(deployment: &Deployment, sidecar: &Sidecar, role: Role, default: &str) -> Service {
     let name = sidecar.service_name.clone().unwrap_or_else(|| default.to_owned());
-    let container_name = sidecar.container_name.clone().unwrap_or_else(|| format!("{}-{name}", deployment.name));
+    let container_name =
+        sidecar.container_name.clone().unwrap_or_else(|| format!("{}-{name}", deployment.name));
     let image =
         sidecar.image.clone().map_or_else(|| ImageChoice::Named(default.to_owned()), ImageChoice::Reference);
     Service {
@@ -250,7 +259,8 @@ fn inject_secret(service: &mut Service, name: &str, secret: &str, required: bool
 
 /// Binds the API: on the container's loopback, or on all its addresses where it is published.
 fn listen(service: &mut Service, sidecar: &Sidecar, host_variable: &str, port_variable: &str) {
-    let published = sidecar.host_port.is_some() || sidecar.ports.as_ref().is_some_and(|ports| !ports.is_empty());
+    let published =
+        sidecar.host_port.is_some() || sidecar.ports.as_ref().is_some_and(|ports| !ports.is_empty());
     let host = sidecar.listen_host.as_deref().unwrap_or(if published { "0.0.0.0" } else { "127.0.0.1" });
     let port = sidecar.listen_port.unwrap_or(LISTEN_PORT);
     inject(service, host_variable, host);

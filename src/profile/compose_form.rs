@@ -9,7 +9,7 @@ use std::{
 use super::{
     Published,
     decode::{Decoder, Text},
-    deployment::{GpuIds, Healthcheck},
+    deployment::Healthcheck,
     forms::{self, Reference},
     secrets_like::{self, shown},
     services::Volume,
@@ -28,12 +28,23 @@ pub(crate) struct Environment {
 
 /// Reads an environment, as a map or a list of `NAME=VALUE`. `strings`: numbers and booleans must be
 /// quoted. `secret`: variables that may only come from a secret.
-pub(crate) fn environment(d: &Decoder<'_>, node: &Node, what: &str, strings: bool, secret: &[&str]) -> Environment {
+pub(crate) fn environment(
+    d: &Decoder<'_>,
+    node: &Node,
+    what: &str,
+    strings: bool,
+    secret: &[&str],
+) -> Environment {
     let mut environment = Environment::default();
     let mut add = |name: &str, name_span: &Span, value: Text| {
         let what = format!("{what}.{}", shown(name));
         if !forms::variable_name(name) {
-            d.error(name_span, format!("`{}` is not a variable's name", shown(name)), "", "letters, digits and `_`");
+            d.error(
+                name_span,
+                format!("`{}` is not a variable's name", shown(name)),
+                "",
+                "letters, digits and `_`",
+            );
             return;
         }
         match forms::reference(&value.value) {
@@ -60,7 +71,15 @@ pub(crate) fn environment(d: &Decoder<'_>, node: &Node, what: &str, strings: boo
                     d.error(&entry.key_span, format!("`{path}` has no value"), "empty", hint);
                     continue;
                 }
-                let value = if strings { d.any_text(&entry.node, &path) } else { d.scalar(&entry.node, &path) };
+                let number = !matches!(&entry.node.value, Value::Scalar { kind: Scalar::Text, .. });
+                if number
+                    && (secret.contains(&entry.key.as_str()) || secrets_like::name_says_secret(&entry.key))
+                {
+                    literal(d, &entry.node.span, &path, &entry.key);
+                    continue;
+                }
+                let value =
+                    if strings { d.any_text(&entry.node, &path) } else { d.scalar(&entry.node, &path) };
                 if let Some(value) = value {
                     add(&entry.key, &entry.key_span, value);
                 }
@@ -98,10 +117,12 @@ pub(crate) fn public_words(d: &Decoder<'_>, texts: &[Text], what: &str) {
     for text in texts {
         let value = text.value.as_str();
         // A commit looks like a token and is none.
-        let revision = last.ends_with("revision") || value.split('=').next().is_some_and(|k| k.ends_with("revision"));
+        let revision =
+            last.ends_with("revision") || value.split('=').next().is_some_and(|k| k.ends_with("revision"));
         if (secrets_like::looks_secret(value) && !revision) || secrets_like::holds_known_token(value) {
             d.hide(&text.span);
-            let hint = "arguments are seen by everyone on the host: put it in the environment as `secret:NAME`";
+            let hint =
+                "arguments are seen by everyone on the host: put it in the environment as `secret:NAME`";
             d.error(&text.span, format!("`{what}` holds a literal secret"), "hidden here", hint);
         } else if forms::reference(value) != Reference::Plain {
             let hint = "arguments are seen by everyone on the host and no variables are filled in: \
@@ -114,16 +135,15 @@ pub(crate) fn public_words(d: &Decoder<'_>, texts: &[Text], what: &str) {
 
 /// A command or entrypoint: a list, or one string split as a shell would.
 pub(crate) fn command(d: &Decoder<'_>, node: &Node, what: &str) -> Option<Vec<String>> {
-    let texts: Vec<Text> = match &node.value {
-        Value::List(items) => items.iter().filter_map(|item| d.scalar(item, what)).collect(),
-        _ => {
-            let text = d.any_text(node, what)?;
-            let Some(words) = shlex::split(&text.value) else {
-                d.error(&text.span, format!("`{what}` has an open quote"), "", "close it, or write a list");
-                return None;
-            };
-            words.into_iter().map(|value| Text { value, span: text.span.clone() }).collect()
-        }
+    let texts: Vec<Text> = if let Value::List(items) = &node.value {
+        items.iter().filter_map(|item| d.scalar(item, what)).collect()
+    } else {
+        let text = d.any_text(node, what)?;
+        let Some(words) = shlex::split(&text.value) else {
+            d.error(&text.span, format!("`{what}` has an open quote"), "", "close it, or write a list");
+            return None;
+        };
+        words.into_iter().map(|value| Text { value, span: text.span.clone() }).collect()
     };
     public_words(d, &texts, what);
     Some(texts.into_iter().map(|text| text.value).collect())
@@ -147,7 +167,7 @@ pub(crate) fn labels(d: &Decoder<'_>, node: &Node, what: &str) -> BTreeMap<Strin
                 pairs.push((name.to_owned(), value.to_owned(), text.span.clone()));
             }
         }
-        _ => d.wanted(node, what, "a table or a list of `NAME=VALUE`", ""),
+        Value::Scalar { .. } => d.wanted(node, what, "a table or a list of `NAME=VALUE`", ""),
     }
     let mut labels = BTreeMap::new();
     for (name, value, span) in pairs {
@@ -155,7 +175,12 @@ pub(crate) fn labels(d: &Decoder<'_>, node: &Node, what: &str) -> BTreeMap<Strin
             d.error(&span, format!("label `{}` is bedplate's own", shown(&name)), "", "choose another name");
         } else if secrets_like::variable_is_secret(&name, &value) {
             d.hide(&span);
-            d.error(&span, format!("a label in `{what}` holds a literal secret"), "hidden here", "labels are public: remove it");
+            d.error(
+                &span,
+                format!("a label in `{what}` holds a literal secret"),
+                "hidden here",
+                "labels are public: remove it",
+            );
         } else {
             labels.insert(name, value);
         }
@@ -283,7 +308,12 @@ fn short_volume(d: &Decoder<'_>, text: &Text) -> Option<Volume> {
         [source, target, options] => (*source, *target, *options),
         _ => {
             let message = format!("`{}` is not a volume", shown(&text.value));
-            d.error(&text.span, message, "", "write `/HOST/DIRECTORY:/PATH/IN/CONTAINER`, with `:ro` where it is only read");
+            d.error(
+                &text.span,
+                message,
+                "",
+                "write `/HOST/DIRECTORY:/PATH/IN/CONTAINER`, with `:ro` where it is only read",
+            );
             return None;
         }
     };
@@ -327,7 +357,8 @@ fn long_volume(d: &Decoder<'_>, node: &Node, what: &str) -> Option<Volume> {
 
 /// Checks both ends of a volume.
 fn volume(d: &Decoder<'_>, span: &Span, source: &str, target: &str, read_only: bool) -> Option<Volume> {
-    let plain = |path: &str| if path == "/" { path.to_owned() } else { path.trim_end_matches('/').to_owned() };
+    let plain =
+        |path: &str| if path == "/" { path.to_owned() } else { path.trim_end_matches('/').to_owned() };
     let (source, target) = (plain(source), plain(target));
     if source.contains("${") || target.contains("${") {
         d.error(span, "a volume holds a variable", "", "write the path out");
@@ -336,12 +367,14 @@ fn volume(d: &Decoder<'_>, span: &Span, source: &str, target: &str, read_only: b
     let named = !source.starts_with('/');
     let bad = if named {
         let hint = "write the host directory from the root: `/data/…:…`";
-        (!forms::name(&source)).then(|| (format!("`{}` is not an absolute path", shown(&source)), hint.to_owned()))
+        (!forms::name(&source))
+            .then(|| (format!("`{}` is not an absolute path", shown(&source)), hint.to_owned()))
     } else {
         forms::absolute_path(&source).err()
     };
     let bad = bad.or_else(|| forms::absolute_path(&target).err()).or_else(|| {
-        (target == "/").then(|| ("a volume cannot be mounted at `/`".to_owned(), "name a directory below it".to_owned()))
+        (target == "/")
+            .then(|| ("a volume cannot be mounted at `/`".to_owned(), "name a directory below it".to_owned()))
     });
     if let Some((message, hint)) = bad {
         d.error(span, message, "", hint);
@@ -360,103 +393,12 @@ fn volume(d: &Decoder<'_>, span: &Span, source: &str, target: &str, read_only: b
     Some(Volume { source, target, read_only })
 }
 
-/// GPUs: `all`, a count, a list of ids, `true`/`false`, or Compose's device requests.
-pub(crate) fn gpus(d: &Decoder<'_>, node: &Node, what: &str) -> Option<GpuIds> {
-    match &node.value {
-        Value::Scalar { kind: Scalar::Boolean(wanted), .. } => wanted.then_some(GpuIds::All),
-        Value::Scalar { kind: Scalar::Integer(-1), .. } => Some(GpuIds::All),
-        Value::Scalar { kind: Scalar::Integer(_), .. } => {
-            d.integer(node, what, 1..=64).map(|count| GpuIds::List((0..count).map(|id| id.to_string()).collect()))
-        }
-        Value::Scalar { .. } => {
-            let text = d.text(node, what)?;
-            match text.value.as_str() {
-                "all" => Some(GpuIds::All),
-                ids => gpu_list(d, what, ids.split(',').map(|id| (id.trim().to_owned(), text.span.clone())).collect()),
-            }
-        }
-        Value::List(items) if items.iter().any(|item| matches!(item.value, Value::Table(_))) => {
-            let mut found = None;
-            for item in items {
-                found = device_request(d, item, what).or(found);
-            }
-            found
-        }
-        Value::List(items) => {
-            let ids: Vec<(String, Span)> = items
-                .iter()
-                .filter_map(|item| d.scalar(item, what))
-                .map(|text| (text.value, text.span))
-                .collect();
-            if ids.is_empty() {
-                d.error(&node.span, format!("`{what}` is an empty list"), "no GPU", "write `all`, or list indices or UUIDs");
-                return None;
-            }
-            gpu_list(d, what, ids)
-        }
-        Value::Table(_) => device_request(d, node, what),
-    }
-}
-
-fn gpu_list(d: &Decoder<'_>, what: &str, ids: Vec<(String, Span)>) -> Option<GpuIds> {
-    let mut list: Vec<String> = Vec::new();
-    for (id, span) in ids {
-        // Indices, UUIDs as `nvidia-smi -L` prints them, MIG devices as `GPU:INSTANCE` or by UUID.
-        let index = id.parse::<u16>().is_ok();
-        let uuid = id.strip_prefix("GPU-").or_else(|| id.strip_prefix("MIG-")).is_some_and(|rest| {
-            !rest.is_empty() && rest.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, '-' | '/'))
-                || rest.strip_prefix("GPU-").is_some_and(|rest| !rest.is_empty())
-        });
-        let mig = id.split_once(':').is_some_and(|(gpu, part)| gpu.parse::<u16>().is_ok() && part.parse::<u16>().is_ok());
-        if !index && !uuid && !mig {
-            let message = format!("`{}` in `{what}` is not a GPU", shown(&id));
-            d.error(&span, message, "", "write `all`, an index such as 0, or a UUID as `nvidia-smi -L` shows it");
-            return None;
-        }
-        if list.contains(&id) {
-            d.error(&span, format!("GPU `{id}` is listed twice in `{what}`"), "again here", "keep one of them");
-            return None;
-        }
-        list.push(id);
-    }
-    Some(GpuIds::List(list))
-}
-
-/// One of Compose's device requests.
-fn device_request(d: &Decoder<'_>, node: &Node, what: &str) -> Option<GpuIds> {
-    let mut f = d.fields(node, what)?;
-    if let Some(node) = f.get("driver") {
-        d.choice(node, &f.at("driver"), &[("nvidia", ()), ("cdi", ())]);
-    }
-    f.allow(&["capabilities"]);
-    let count = f.get("count").and_then(|node| gpus(d, node, &f.at("count")));
-    let ids = f.get("device_ids").and_then(|node| gpus(d, node, &f.at("device_ids")));
-    f.finish(&[]);
-    Some(ids.or(count).unwrap_or(GpuIds::All))
-}
-
-/// `deploy`: only its GPU reservation is carried out.
-pub(crate) fn deploy_gpus(d: &Decoder<'_>, node: &Node, what: &str) -> Option<GpuIds> {
-    let mut f = d.fields(node, what)?;
-    let mut found = None;
-    if let Some(mut resources) = f.fields("resources") {
-        if let Some(mut reservations) = resources.fields("reservations") {
-            let path = reservations.at("devices");
-            found = reservations.get("devices").and_then(|node| gpus(d, node, &path));
-            reservations.finish(&[("cpus", "nothing is reserved but GPUs"), ("memory", "nothing is reserved but GPUs")]);
-        }
-        resources.finish(&[("limits", "containers are not limited")]);
-    }
-    f.finish(&[("replicas", "a service is one container"), ("restart_policy", "use `restart`")]);
-    found
-}
-
 /// A health check.
 pub(crate) fn healthcheck(d: &Decoder<'_>, node: &Node, what: &str) -> Option<Healthcheck> {
     let mut f = d.fields(node, what)?;
     let disabled = f.boolean("disable").unwrap_or(false);
-    let test = f.get("test").and_then(|node| match &node.value {
-        Value::List(_) => {
+    let test = f.get("test").and_then(|node| {
+        if let Value::List(_) = &node.value {
             let words = d.texts(node, &format!("{what}.test"))?;
             public_words(d, &words, &format!("{what}.test"));
             let words: Vec<String> = words.into_iter().map(|text| text.value).collect();
@@ -465,8 +407,7 @@ pub(crate) fn healthcheck(d: &Decoder<'_>, node: &Node, what: &str) -> Option<He
                 d.error(&node.span, format!("`{what}.test` does not say how it is run"), "", hint);
             }
             Some(words)
-        }
-        _ => {
+        } else {
             let text = d.text(node, &format!("{what}.test"))?;
             public_words(d, std::slice::from_ref(&text), &format!("{what}.test"));
             Some(vec!["CMD-SHELL".to_owned(), text.value])
@@ -506,7 +447,10 @@ pub(crate) fn depends_on(d: &Decoder<'_>, node: &Node, what: &str) -> Vec<Text> 
                 f.allow(&["restart", "required"]);
                 f.finish(&[]);
             }
-            entries.iter().map(|entry| Text { value: entry.key.clone(), span: entry.key_span.clone() }).collect()
+            entries
+                .iter()
+                .map(|entry| Text { value: entry.key.clone(), span: entry.key_span.clone() })
+                .collect()
         }
         _ => d.texts(node, what).unwrap_or_default(),
     }

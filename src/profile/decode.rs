@@ -114,16 +114,15 @@ impl<'t> Decoder<'t> {
         let mut faults = self.errors.into_inner();
         faults.sort_by_key(|fault| fault.span.start);
         let errors = faults.iter().map(|fault| {
-            let error =
-                Error::usage(format!("`{}`: {}", self.path, fault.message)).at(snippet(fault));
+            let error = Error::usage(format!("`{}`: {}", self.path, fault.message)).at(snippet(fault));
             if fault.hint.is_empty() { error } else { error.hint(fault.hint.clone()) }
         });
         if let Some(error) = Error::join(errors) {
             return Err(error);
         }
-        let warnings = self
-            .warnings
-            .into_inner()
+        let mut warnings = self.warnings.into_inner();
+        warnings.sort_by_key(|(fault, placed)| (*placed, fault.span.start));
+        let warnings = warnings
             .iter()
             .map(|(fault, placed)| Warning {
                 message: fault.message.clone(),
@@ -137,14 +136,11 @@ impl<'t> Decoder<'t> {
 
     /// Opens a table; `what` is its key path, empty for the whole file.
     pub(crate) fn fields<'n>(&'n self, node: &'n Node, what: &str) -> Option<Fields<'n, 't>> {
-        match &node.value {
-            Value::Table(entries) => {
-                Some(Fields { d: self, entries, known: Vec::new(), what: what.to_owned(), span: &node.span })
-            }
-            _ => {
-                self.wanted(node, what, "a table", "");
-                None
-            }
+        if let Value::Table(entries) = &node.value {
+            Some(Fields { d: self, entries, known: Vec::new(), what: what.to_owned(), span: &node.span })
+        } else {
+            self.wanted(node, what, "a table", "");
+            None
         }
     }
 
@@ -163,8 +159,12 @@ impl<'t> Decoder<'t> {
         };
         if *kind != Scalar::Text {
             let key = what.rsplit('.').next().unwrap_or(what);
-            let quoted = shown(text).replace('"', "'");
-            self.wanted(node, what, "a string", &format!("put it in quotes: `{key}`: \"{quoted}\""));
+            let hint = if secrets_like::name_says_secret(key) {
+                "put it in quotes".to_owned()
+            } else {
+                format!("put it in quotes: \"{}\"", shown(text).replace('"', "'"))
+            };
+            self.wanted(node, what, "a string", &hint);
             return None;
         }
         if text.contains('\0') {
@@ -255,8 +255,11 @@ impl<'t> Decoder<'t> {
     /// A list of strings, none empty.
     pub(crate) fn texts(&self, node: &Node, what: &str) -> Option<Vec<Text>> {
         let items = self.list(node, what)?;
-        let texts: Vec<Text> =
-            items.iter().enumerate().filter_map(|(at, item)| self.text(item, &format!("{what}[{at}]"))).collect();
+        let texts: Vec<Text> = items
+            .iter()
+            .enumerate()
+            .filter_map(|(at, item)| self.text(item, &format!("{what}[{at}]")))
+            .collect();
         (texts.len() == items.len()).then_some(texts)
     }
 

@@ -16,7 +16,7 @@ use crate::error::Result;
 pub struct Parsed {
     /// The deployment.
     pub deployment: Deployment,
-    /// Warnings, in the order they stand in the file.
+    /// Warnings: those without a place first, the others in the order of the file.
     pub warnings: Vec<Warning>,
 }
 

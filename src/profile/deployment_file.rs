@@ -11,6 +11,7 @@ use super::{
     decode::{Decoder, Fields, Text},
     deployment::{ComposeService, Deployment, Engine, GpuIds, Parsed, Sidecar},
     forms::{self, Reference},
+    gpu_form,
     secrets_like::{self, shown},
     services,
     sidecars::{self, Placed},
@@ -41,11 +42,13 @@ fn read(d: &Decoder<'_>, node: &Node) -> Option<Deployment> {
     }
     let engines = [("vllm", Engine::Vllm), ("sglang", Engine::Sglang)];
     let engine = f.required("engine", "engine: vllm").and_then(|node| d.choice(node, "engine", &engines));
-    let model = f.required("model", "model: Qwen/Qwen2.5-72B-Instruct").and_then(|node| d.text(node, "model"));
+    let model =
+        f.required("model", "model: Qwen/Qwen2.5-72B-Instruct").and_then(|node| d.text(node, "model"));
     if let Some(model) = &model
         && (model.value.starts_with('-') || model.value.contains(char::is_whitespace))
     {
-        let message = format!("`model` is `{}`, which is neither a Hugging Face id nor a path", shown(&model.value));
+        let message =
+            format!("`model` is `{}`, which is neither a Hugging Face id nor a path", shown(&model.value));
         d.error(&model.span, message, "", "write it like `Qwen/Qwen2.5-72B-Instruct` or `/models/NAME`");
     }
     let image = f.text("image");
@@ -55,8 +58,21 @@ fn read(d: &Decoder<'_>, node: &Node) -> Option<Deployment> {
         d.error(&image.span, message, "", hint);
     }
     let host = f.text("host");
+    if let Some(host) = &host
+        && (host.value == "localhost"
+            || host.value.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))
+    {
+        let hint =
+            "leave `host` out: the port is published on the host's 127.0.0.1 unless `publish` says otherwise";
+        d.warn(
+            Some(&host.span),
+            "the engine listens on its container's own loopback, where nothing reaches it",
+            hint,
+        );
+    }
     let port = f.port("port").unwrap_or(8000);
-    let tensor_parallel = f.integer("tensor_parallel", 1..=1024).and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
+    let tensor_parallel =
+        f.integer("tensor_parallel", 1..=1024).and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
     let gpu_ids = f.get("gpu_ids").and_then(|node| gpu_ids(d, node, tensor_parallel)).unwrap_or(GpuIds::All);
     let trust_remote_code = trust_remote_code(&mut f);
     let dtype = dtype(&mut f);
@@ -80,7 +96,16 @@ fn read(d: &Decoder<'_>, node: &Node) -> Option<Deployment> {
     let extras = f.get("extra_services").map(|node| sidecars::extras(d, node)).unwrap_or_default();
     f.finish(&[]);
     if let Some(name) = &name {
-        graph(d, name, &[(exporter.as_ref(), "dcgm-exporter"), (agent.as_ref(), "miner-client"), (collector.as_ref(), "metrics-collector")], &extras);
+        graph(
+            d,
+            name,
+            &[
+                (exporter.as_ref(), "dcgm-exporter"),
+                (agent.as_ref(), "miner-client"),
+                (collector.as_ref(), "metrics-collector"),
+            ],
+            &extras,
+        );
     }
     let deployment = Deployment {
         name: name?.value,
@@ -116,8 +141,10 @@ fn read(d: &Decoder<'_>, node: &Node) -> Option<Deployment> {
 fn gpu_ids(d: &Decoder<'_>, node: &Node, tensor_parallel: u32) -> Option<GpuIds> {
     // A bare number is one index here, not a count.
     let ids = match &node.value {
-        Value::Scalar { kind: Scalar::Integer(id), .. } if *id >= 0 => Some(GpuIds::List(vec![id.to_string()])),
-        Value::Scalar { kind: Scalar::Text, .. } | Value::List(_) => compose_form::gpus(d, node, "gpu_ids"),
+        Value::Scalar { kind: Scalar::Integer(id), .. } if *id >= 0 => {
+            Some(GpuIds::List(vec![id.to_string()]))
+        }
+        Value::Scalar { kind: Scalar::Text, .. } | Value::List(_) => gpu_form::gpus(d, node, "gpu_ids"),
         _ => {
             d.wanted(node, "gpu_ids", "`all` or a list of indices or UUIDs", "");
             None
@@ -126,7 +153,8 @@ fn gpu_ids(d: &Decoder<'_>, node: &Node, tensor_parallel: u32) -> Option<GpuIds>
     if let Some(GpuIds::List(list)) = &ids
         && list.len() < tensor_parallel as usize
     {
-        let message = format!("`tensor_parallel` is {tensor_parallel}, but `gpu_ids` names {} GPUs", list.len());
+        let message =
+            format!("`tensor_parallel` is {tensor_parallel}, but `gpu_ids` names only {}", list.len());
         d.error(&node.span, message, "too few", "name as many GPUs as the model is sharded over");
     }
     ids
@@ -137,7 +165,11 @@ fn trust_remote_code(f: &mut Fields<'_, '_>) -> bool {
     let trust = f.boolean("trust_remote_code").unwrap_or(true);
     if trust {
         let hint = "write `trust_remote_code: false` unless the model needs it";
-        f.d.warn(span.as_ref(), "the engine runs code from the model's repository (`trust_remote_code`)", hint);
+        f.d.warn(
+            span.as_ref(),
+            "the engine runs code from the model's repository (`trust_remote_code`)",
+            hint,
+        );
     }
     trust
 }
@@ -159,15 +191,14 @@ fn dtype(f: &mut Fields<'_, '_>) -> Option<String> {
 fn api_key(f: &mut Fields<'_, '_>) -> Option<String> {
     let node = f.get("api_key")?;
     let text = f.d.scalar(node, "api_key")?;
-    match forms::reference(&text.value) {
-        Reference::Secret(name) => Some(name),
-        _ => {
-            f.d.hide(&text.span);
-            let hint = "write `api_key: secret:API_KEY` and give the profile `[secrets] API_KEY = { env = \"API_KEY\" }`; \
-                        `bedplate init --from FILE` does it for the whole file";
-            f.d.error(&text.span, "`api_key` holds a literal secret", "hidden here", hint);
-            None
-        }
+    if let Reference::Secret(name) = forms::reference(&text.value) {
+        Some(name)
+    } else {
+        f.d.hide(&text.span);
+        let hint = "write `api_key: secret:API_KEY` and give the profile `[secrets] API_KEY = { env = \"API_KEY\" }`; \
+                    `bedplate init --from FILE` does it for the whole file";
+        f.d.error(&text.span, "`api_key` holds a literal secret", "hidden here", hint);
+        None
     }
 }
 
@@ -198,10 +229,16 @@ fn extra_args(f: &mut Fields<'_, '_>) -> Vec<String> {
         if flag == "--api-key" {
             let hint = "remove it with its value and write `api_key: secret:NAME`";
             f.d.hide(&node.span);
-            f.d.error(&node.span, "`extra_args` gives an API key, which everyone on the host would see", "hidden here", hint);
+            f.d.error(
+                &node.span,
+                "`extra_args` gives an API key, which everyone on the host would see",
+                "hidden here",
+                hint,
+            );
             return Vec::new();
         }
-        let owned = ["--host", "--port", "--model", "--model-path", "--tensor-parallel-size", "--tp", "--tp-size"];
+        let owned =
+            ["--host", "--port", "--model", "--model-path", "--tensor-parallel-size", "--tp", "--tp-size"];
         if owned.contains(&flag) {
             let field = match flag {
                 "--model" | "--model-path" => "model",
@@ -210,7 +247,11 @@ fn extra_args(f: &mut Fields<'_, '_>) -> Vec<String> {
                 _ => "tensor_parallel",
             };
             let message = format!("`extra_args` sets `{flag}`, which `{field}` decides");
-            f.d.warn(Some(&text.span), message, format!("set `{field}` instead, so that checks and sidecars see it"));
+            f.d.warn(
+                Some(&text.span),
+                message,
+                format!("set `{field}` instead, so that checks and sidecars see it"),
+            );
         }
     }
     compose_form::public_words(f.d, &texts, "extra_args");
@@ -234,12 +275,21 @@ fn agent(f: &mut Fields<'_, '_>) -> Option<Placed<Sidecar>> {
     match (new, old) {
         (Some(_), Some(old)) => {
             let message = "`custom_service` is the old name of `miner_client`; both are given";
-            f.d.error(&old.key_span, message, "the same thing again", "keep `miner_client` and remove this one");
+            f.d.error(
+                &old.key_span,
+                message,
+                "the same thing again",
+                "keep `miner_client` and remove this one",
+            );
             None
         }
         (Some(entry), None) => sidecars::agent(f.d, entry, "miner_client"),
         (None, Some(entry)) => {
-            f.d.warn(Some(&entry.key_span), "`custom_service` is the old name of `miner_client`", "rename it");
+            f.d.warn(
+                Some(&entry.key_span),
+                "`custom_service` is the old name of `miner_client`",
+                "rename it",
+            );
             sidecars::agent(f.d, entry, "custom_service")
         }
         (None, None) => None,
@@ -258,7 +308,8 @@ fn graph(
         vec![(engine.value.clone(), engine.value.clone(), engine.span.clone(), Vec::new())];
     let mut add = |default: &str, sidecar: &Sidecar, span: &Span, needs: &[Text]| {
         let service = sidecar.service_name.clone().unwrap_or_else(|| default.to_owned());
-        let container = sidecar.container_name.clone().unwrap_or_else(|| format!("{}-{service}", engine.value));
+        let container =
+            sidecar.container_name.clone().unwrap_or_else(|| format!("{}-{service}", engine.value));
         nodes.push((service, container, span.clone(), needs.to_vec()));
     };
     for (placed, default) in sidecars {
@@ -314,7 +365,8 @@ fn graph(
     if let Err(cycle) = assemble::order(&edges) {
         let name = cycle.first().copied().unwrap_or_default();
         let place = nodes.iter().find(|(service, ..)| service == name);
-        let span = place.map_or(&engine.span, |(_, _, span, needs)| needs.first().map_or(span, |need| &need.span));
+        let span =
+            place.map_or(&engine.span, |(_, _, span, needs)| needs.first().map_or(span, |need| &need.span));
         let message = format!("services wait for each other: {}", cycle.join(" → "));
         d.error(span, message, "waits for itself", "remove one of the `depends_on`");
     }
@@ -331,7 +383,8 @@ fn ports_once(d: &Decoder<'_>, node: &Node, deployment: &Deployment) {
                     && (*address == port.address || address.is_unspecified() || port.address.is_unspecified())
             };
             if let Some((.., other)) = taken.iter().find(same) {
-                let message = format!("`{other}` and `{}` publish the same port {}", service.name, port.host_port);
+                let message =
+                    format!("`{other}` and `{}` publish the same port {}", service.name, port.host_port);
                 let span = place(node, &service.name).unwrap_or(0..0);
                 d.error(&span, message, "publishes it too", "give one of them another host port");
             }
@@ -344,7 +397,8 @@ fn ports_once(d: &Decoder<'_>, node: &Node, deployment: &Deployment) {
 fn place(node: &Node, service: &str) -> Option<Span> {
     let Value::Table(entries) = &node.value else { return None };
     let key = service.replace('-', "_");
-    let find = |entries: &[Entry], key: &str| entries.iter().find(|e| e.key == key).map(|e| e.key_span.clone());
+    let find =
+        |entries: &[Entry], key: &str| entries.iter().find(|e| e.key == key).map(|e| e.key_span.clone());
     find(entries, &key)
         .or_else(|| {
             let extra = entries.iter().find(|entry| entry.key == "extra_services")?;
@@ -354,7 +408,8 @@ fn place(node: &Node, service: &str) -> Option<Span> {
         .or_else(|| {
             let sidecar = entries.iter().find(|entry| match &entry.node.value {
                 Value::Table(inner) => inner.iter().any(|e| {
-                    e.key == "service_name" && matches!(&e.node.value, Value::Scalar { text, .. } if text == service)
+                    e.key == "service_name"
+                        && matches!(&e.node.value, Value::Scalar { text, .. } if text == service)
                 }),
                 _ => false,
             })?;

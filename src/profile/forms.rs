@@ -281,7 +281,8 @@ pub(crate) enum Reference {
 
 /// Reads `${NAME}` or `secret:NAME`.
 pub(crate) fn reference(value: &str) -> Reference {
-    let inner = value.strip_prefix("secret:").or_else(|| value.strip_prefix("${").and_then(|v| v.strip_suffix('}')));
+    let inner =
+        value.strip_prefix("secret:").or_else(|| value.strip_prefix("${").and_then(|v| v.strip_suffix('}')));
     if let Some(name) = inner {
         if variable_name(name) {
             return Reference::Secret(name.to_owned());
@@ -334,7 +335,9 @@ mod tests {
     #[test]
     fn paths() {
         assert!(managed_path("/data/minerhome").is_ok());
-        for bad in ["data", "/data/", "/a//b", "/a/../b", "/", "/proc/x", "/var/lib", "/run/bedplate/x", "/sys"] {
+        for bad in
+            ["data", "/data/", "/a//b", "/a/../b", "/", "/proc/x", "/var/lib", "/run/bedplate/x", "/sys"]
+        {
             assert!(managed_path(bad).is_err(), "{bad}");
         }
         assert!(within("/data/x", "/data") && !within("/database", "/data"));

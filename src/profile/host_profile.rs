@@ -1,12 +1,15 @@
 //! Host profiles: TOML to [`Profile`], every rule checked, every error at once.
 
+use std::collections::BTreeMap;
+
 use super::{
-    Container, ContainerEngine, Distribution, Driver, DriverFlavor, FileContent, Gpu, GpuAccess, Host,
-    ImageWanted, Kernel, ManagedFile, Mount, Profile, Repository, SecretSource, User,
+    Container, ContainerEngine, Distribution, Driver, DriverFlavor, Gpu, GpuAccess, Host, ImageWanted,
+    Kernel, Profile, Repository, SecretSource,
     decode::{Decoder, Fields, Text},
     forms::{self, Pin},
-    host_rules, secrets_like, tree_toml,
+    host_files, host_rules, secrets_like,
     tree::{Node, Scalar, Span, Value},
+    tree_toml,
 };
 use crate::error::Result;
 
@@ -52,9 +55,9 @@ fn read(d: &Decoder<'_>, node: &Node) -> Option<Profile> {
     let driver = driver(&mut f);
     let container = container(&mut f);
     let images = images(&mut f);
-    let (mounts, mount_places) = tables(&mut f, "mount", mount);
-    let (files, file_places) = tables(&mut f, "file", file);
-    let (users, user_places) = tables(&mut f, "user", user);
+    let (mounts, mount_places) = tables(&mut f, "mount", host_files::mount);
+    let (files, file_places) = tables(&mut f, "file", host_files::file);
+    let (users, user_places) = tables(&mut f, "user", host_files::user);
     let checks = host_rules::checks(&mut f);
     let secrets = secrets(&mut f);
     let deployments = deployments(&mut f);
@@ -86,7 +89,8 @@ fn schema(f: &mut Fields<'_, '_>) -> bool {
     let Some(node) = f.required("schema", "schema = 1") else { return true };
     let Some(schema) = f.d.integer(node, "schema", 1..=u64::MAX) else { return true };
     if schema > SCHEMA {
-        let message = format!("the profile was made for a newer bedplate (schema {schema}; this one reads {SCHEMA})");
+        let message =
+            format!("the profile was made for a newer bedplate (schema {schema}; this one reads {SCHEMA})");
         f.d.error(&node.span, message, "newer", "update bedplate on this machine");
     }
     schema <= SCHEMA
@@ -117,7 +121,7 @@ fn tables<T>(
 }
 
 /// Notes an error of one of the small grammars.
-fn check(d: &Decoder<'_>, span: &Span, result: std::result::Result<(), forms::Wrong>) -> bool {
+pub(crate) fn check(d: &Decoder<'_>, span: &Span, result: std::result::Result<(), forms::Wrong>) -> bool {
     match result {
         Ok(()) => true,
         Err((message, hint)) => {
@@ -151,7 +155,14 @@ fn host(f: &mut Fields<'_, '_>) -> Option<Host> {
     let (repositories, names) = tables(&mut f, "repository", repository);
     host_rules::twice(f.d, "repository", &names);
     f.finish(&[]);
-    Some(Host { distribution: distribution?, release: release?, architecture: architecture?, packages, strict, repositories })
+    Some(Host {
+        distribution: distribution?,
+        release: release?,
+        architecture: architecture?,
+        packages,
+        strict,
+        repositories,
+    })
 }
 
 /// Debian package names (Debian Policy 5.6.7), also with `:architecture`.
@@ -160,7 +171,9 @@ fn package_names(d: &Decoder<'_>, texts: Vec<Text>) -> Vec<String> {
         let (name, _) = text.value.split_once(':').unwrap_or((&text.value, ""));
         let good = name.len() >= 2
             && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '+' | '-' | '.'));
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '+' | '-' | '.'));
         if !good {
             let shown = secrets_like::shown(&text.value);
             let hint = "name the package alone; its version is pinned by the lock";
@@ -175,7 +188,12 @@ fn repository(mut f: Fields<'_, '_>) -> (Option<Repository>, Option<Text>) {
     if let Some(name) = &name
         && !forms::name(&name.value)
     {
-        f.d.error(&name.span, "a repository's name is letters, digits, `.`, `_` and `-`", "", "choose a short name");
+        f.d.error(
+            &name.span,
+            "a repository's name is letters, digits, `.`, `_` and `-`",
+            "",
+            "choose a short name",
+        );
     }
     let uri = f.required("uri", "uri = \"https://…\"").and_then(|node| f.d.text(node, &f.at("uri")));
     if let Some(uri) = &uri
@@ -195,10 +213,16 @@ fn repository(mut f: Fields<'_, '_>) -> (Option<Repository>, Option<Text>) {
             f.d.error(&suite.span, "a flat repository is given components", "flat", hint);
         } else if !suite.value.ends_with('/') && components.is_empty() {
             let hint = "add `components = [\"main\"]`, or end the suite with `/` for a flat repository";
-            f.d.error(&suite.span, format!("suite `{}` has no components", secrets_like::shown(&suite.value)), "", hint);
+            f.d.error(
+                &suite.span,
+                format!("suite `{}` has no components", secrets_like::shown(&suite.value)),
+                "",
+                hint,
+            );
         }
     }
-    let keyring = f.required("keyring", "keyring = \"keys/….asc\"").and_then(|node| f.d.text(node, &f.at("keyring")));
+    let keyring =
+        f.required("keyring", "keyring = \"keys/….asc\"").and_then(|node| f.d.text(node, &f.at("keyring")));
     if let Some(keyring) = &keyring {
         check(f.d, &keyring.span, forms::input_path(&keyring.value));
     }
@@ -231,7 +255,9 @@ fn kernel(mut f: Fields<'_, '_>) -> Kernel {
         parameters: parameters.into_iter().map(|text| text.value).collect(),
         ..Kernel::default()
     };
-    let module = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    let module = |name: &str| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+    };
     if let Some(mut modules) = f.fields("modules") {
         for text in modules.texts("blacklist") {
             if !module(&text.value) {
@@ -242,11 +268,21 @@ fn kernel(mut f: Fields<'_, '_>) -> Kernel {
         if let Some(options) = modules.fields("options") {
             for entry in options.entries {
                 if !module(&entry.key) {
-                    options.d.error(&entry.key_span, "a module's name is letters, digits, `_` and `-`", "", "");
+                    options.d.error(
+                        &entry.key_span,
+                        "a module's name is letters, digits, `_` and `-`",
+                        "",
+                        "",
+                    );
                 }
                 if let Some(text) = options.d.text(&entry.node, &options.at(&entry.key)) {
                     if text.value.chars().any(char::is_control) {
-                        options.d.error(&text.span, "module options are one line", "", "separate them with spaces");
+                        options.d.error(
+                            &text.span,
+                            "module options are one line",
+                            "",
+                            "separate them with spaces",
+                        );
                     }
                     kernel.options.insert(entry.key.clone(), text.value);
                 }
@@ -261,7 +297,10 @@ fn kernel(mut f: Fields<'_, '_>) -> Kernel {
 fn gpu(mut f: Fields<'_, '_>) -> Gpu {
     let model = f.text("model").map(|text| text.value);
     let compute_capability = f.text("compute-capability").and_then(|text| {
-        let parsed = text.value.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let parsed = text
+            .value
+            .split_once('.')
+            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
         if parsed.is_none() {
             let message = format!("`{}` is not a compute capability", secrets_like::shown(&text.value));
             f.d.error(&text.span, message, "", "write it like \"9.0\"");
@@ -279,18 +318,28 @@ fn driver(f: &mut Fields<'_, '_>) -> Option<Driver> {
         f.missing("driver", "[driver]` with `flavor = \"open\"` or `flavor = \"none\"");
         return None;
     };
-    let flavors =
-        [("open", DriverFlavor::Open), ("proprietary", DriverFlavor::Proprietary), ("none", DriverFlavor::None)];
+    let flavors = [
+        ("open", DriverFlavor::Open),
+        ("proprietary", DriverFlavor::Proprietary),
+        ("none", DriverFlavor::None),
+    ];
     let flavor = f
         .required("flavor", "flavor = \"open\"")
         .and_then(|node| f.d.choice(node, "driver.flavor", &flavors));
     let version = f.text("version");
     if let Some(version) = &version {
         let parts: Vec<&str> = version.value.split('.').collect();
-        let digits = parts.iter().all(|part| !part.is_empty() && part.len() <= 4 && part.chars().all(|c| c.is_ascii_digit()));
+        let digits = parts
+            .iter()
+            .all(|part| !part.is_empty() && part.len() <= 4 && part.chars().all(|c| c.is_ascii_digit()));
         if !digits || parts.len() > 3 {
             let message = format!("`{}` is not a driver version", secrets_like::shown(&version.value));
-            f.d.error(&version.span, message, "", "write it exactly (\"550.163.01\") or as a branch (\"550\")");
+            f.d.error(
+                &version.span,
+                message,
+                "",
+                "write it exactly (\"550.163.01\") or as a branch (\"550\")",
+            );
         }
     }
     let patches = f.texts("patches");
@@ -299,13 +348,23 @@ fn driver(f: &mut Fields<'_, '_>) -> Option<Driver> {
     }
     match flavor {
         Some(DriverFlavor::None) => {
-            let spans = version.iter().map(|text| ("version", &text.span)).chain(patches.iter().map(|text| ("patches", &text.span)));
+            let spans = version
+                .iter()
+                .map(|text| ("version", &text.span))
+                .chain(patches.iter().map(|text| ("patches", &text.span)));
             for (key, span) in spans {
                 let hint = format!("remove `{key}`, or set `flavor = \"open\"`");
-                f.d.error(span, format!("`driver.{key}` is given, but `driver.flavor` is \"none\""), "no driver", hint);
+                f.d.error(
+                    span,
+                    format!("`driver.{key}` is given, but `driver.flavor` is \"none\""),
+                    "no driver",
+                    hint,
+                );
             }
         }
-        Some(_) if version.is_none() && f.get("version").is_none() => f.missing("version", "version = \"550.163.01\""),
+        Some(_) if version.is_none() && f.get("version").is_none() => {
+            f.missing("version", "version = \"550.163.01\"");
+        }
         _ => {}
     }
     f.finish(&[]);
@@ -346,20 +405,24 @@ fn json(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Scalar { text, kind } => match kind {
             Scalar::Boolean(value) => (*value).into(),
-            Scalar::Integer(number) => i64::try_from(*number).map_or_else(|_| text.clone().into(), Into::into),
+            Scalar::Integer(number) => {
+                i64::try_from(*number).map_or_else(|_| text.clone().into(), Into::into)
+            }
             Scalar::Float(number) => (*number).into(),
             Scalar::Null => serde_json::Value::Null,
             Scalar::Text | Scalar::Date => text.clone().into(),
         },
         Value::List(items) => items.iter().map(json).collect(),
-        Value::Table(entries) => {
-            entries.iter().map(|entry| (entry.key.clone(), json(&entry.node))).collect::<serde_json::Map<_, _>>().into()
-        }
+        Value::Table(entries) => entries
+            .iter()
+            .map(|entry| (entry.key.clone(), json(&entry.node)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
     }
 }
 
-fn images(f: &mut Fields<'_, '_>) -> std::collections::BTreeMap<String, ImageWanted> {
-    let mut images = std::collections::BTreeMap::new();
+fn images(f: &mut Fields<'_, '_>) -> BTreeMap<String, ImageWanted> {
+    let mut images = BTreeMap::new();
     let Some(f) = f.fields("images") else { return images };
     for entry in f.entries {
         let what = f.at(&entry.key);
@@ -396,156 +459,17 @@ fn images(f: &mut Fields<'_, '_>) -> std::collections::BTreeMap<String, ImageWan
     images
 }
 
-/// A `mode` key.
-fn mode(f: &mut Fields<'_, '_>, key: &'static str, example: &str) -> Option<(u32, Span)> {
-    let node = f.get(key)?;
-    mode_of(f.d, node, &f.at(key), example)
-}
-
-/// Permission bits of a value.
-fn mode_of(d: &Decoder<'_>, node: &Node, what: &str, example: &str) -> Option<(u32, Span)> {
-    if let Value::Scalar { kind: Scalar::Integer(_), .. } = node.value {
-        d.wanted(node, what, "four octal digits in quotes", &format!("write it like \"{example}\""));
-        return None;
-    }
-    let text = d.text(node, what)?;
-    match forms::mode(&text.value) {
-        Ok(mode) => Some((mode, text.span)),
-        Err((message, hint)) => {
-            d.error(&text.span, message, "", hint);
-            None
-        }
-    }
-}
-
-/// A path that bedplate manages.
-fn managed_path(f: &mut Fields<'_, '_>) -> Option<Text> {
-    let node = f.required("path", "path = \"/…\"")?;
-    let path = f.d.text(node, &f.at("path"))?;
-    check(f.d, &path.span, forms::managed_path(&path.value)).then_some(path)
-}
-
-/// An owner, `root:root` unless said.
-fn owner(f: &mut Fields<'_, '_>) -> String {
-    let Some(text) = f.text("owner") else { return "root:root".into() };
-    check(f.d, &text.span, forms::owner(&text.value));
-    text.value
-}
-
-fn mount(mut f: Fields<'_, '_>) -> (Option<Mount>, Option<Text>) {
-    let path = managed_path(&mut f);
-    if f.get("mode").is_none() {
-        f.missing("mode", "mode = \"0700\"");
-    }
-    let mode = mode(&mut f, "mode", "0700");
-    let owner = owner(&mut f);
-    let mut files = std::collections::BTreeMap::new();
-    if let Some(table) = f.fields("files") {
-        for entry in table.entries {
-            let plain = format!("/{}", entry.key);
-            if entry.key.is_empty() || forms::absolute_path(&plain).is_err() {
-                let hint = "write the path from the mount down, such as \"config.json\"";
-                table.d.error(&entry.key_span, "a private file must be named by its path within the mount", "", hint);
-            }
-            if let Some((bits, span)) = mode_of(table.d, &entry.node, &table.at(&entry.key), "0600") {
-                if bits & !0o600 != 0 {
-                    let message = format!("mode `{bits:04o}` of a private file is wider than 0600");
-                    table.d.error(&span, message, "readable by others", "write \"0600\"");
-                }
-                files.insert(entry.key.clone(), bits);
-            }
-        }
-    }
-    if let Some((bits, span)) = &mode {
-        let private = !files.is_empty();
-        let widest = if private { 0o700 } else { 0o755 };
-        if bits & !widest != 0 {
-            let why = if private { "a directory that holds private files" } else { "a directory that holds state" };
-            let message = format!("mode `{bits:04o}` of {why} is wider than {widest:04o}");
-            let hint = format!("write \"{:04o}\"", bits & widest);
-            f.d.error(span, message, "too wide", hint);
-        }
-    }
-    f.finish(&[]);
-    let value = match (&path, mode) {
-        (Some(path), Some((mode, _))) => Some(Mount { path: path.value.clone(), mode, owner, files }),
-        _ => None,
-    };
-    (value, path)
-}
-
-fn file(mut f: Fields<'_, '_>) -> (Option<ManagedFile>, Option<Text>) {
-    let path = managed_path(&mut f);
-    let inline = f.get("content").and_then(|node| f.d.any_text(node, &f.at("content")));
-    let source = f.text("source");
-    if let Some(source) = &source {
-        check(f.d, &source.span, forms::input_path(&source.value));
-    }
-    let content = match (inline, source) {
-        (Some(inline), None) => Some(FileContent::Inline(inline.value)),
-        (None, Some(source)) => Some(FileContent::Source(source.value)),
-        (Some(_), Some(source)) => {
-            f.d.error(&source.span, "a file has both `content` and `source`", "and a source", "keep one of them");
-            None
-        }
-        (None, None) => {
-            if !f.entries.iter().any(|entry| entry.key == "content" || entry.key == "source") {
-                f.missing("content", "content = \"…\"` or `source = \"files/…\"");
-            }
-            None
-        }
-    };
-    let mode = match mode(&mut f, "mode", "0644") {
-        Some((bits, span)) => {
-            if bits & !0o755 != 0 {
-                let message = format!("mode `{bits:04o}` of a configuration file is wider than 0755");
-                f.d.error(&span, message, "too wide", format!("write \"{:04o}\"", bits & 0o755));
-            }
-            bits
-        }
-        None => 0o644,
-    };
-    let owner = owner(&mut f);
-    f.finish(&[]);
-    let value = match (&path, content) {
-        (Some(path), Some(content)) => Some(ManagedFile { path: path.value.clone(), content, mode, owner }),
-        _ => None,
-    };
-    (value, path)
-}
-
-fn user(mut f: Fields<'_, '_>) -> (Option<User>, Option<Text>) {
-    let name = f.required("name", "name = \"operator\"").and_then(|node| f.d.text(node, &f.at("name")));
-    let groups = f.texts("groups");
-    for text in name.iter().chain(&groups) {
-        if !forms::account_name(&text.value) {
-            let message = format!("`{}` is not an account name", secrets_like::shown(&text.value));
-            f.d.error(&text.span, message, "", "lower case letters, digits, `_` and `-`; at most 32 of them");
-        }
-    }
-    let keys = f.texts("authorized-keys");
-    for key in &keys {
-        let kinds = ["ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"];
-        if key.value.lines().count() != 1 || !key.value.split(' ').any(|word| kinds.iter().any(|kind| word.starts_with(kind))) {
-            let hint = "paste one line of the `.pub` file, such as `ssh-ed25519 AAAA… name`";
-            f.d.error(&key.span, "this is not a public key", "", hint);
-        }
-    }
-    f.finish(&[]);
-    let value = name.as_ref().map(|name| User {
-        name: name.value.clone(),
-        groups: groups.into_iter().map(|text| text.value).collect(),
-        authorized_keys: keys.into_iter().map(|text| text.value).collect(),
-    });
-    (value, name)
-}
-
-fn secrets(f: &mut Fields<'_, '_>) -> std::collections::BTreeMap<String, SecretSource> {
-    let mut secrets = std::collections::BTreeMap::new();
+fn secrets(f: &mut Fields<'_, '_>) -> BTreeMap<String, SecretSource> {
+    let mut secrets = BTreeMap::new();
     let Some(f) = f.fields("secrets") else { return secrets };
     for entry in f.entries {
         if !forms::variable_name(&entry.key) {
-            f.d.error(&entry.key_span, "a secret's name is letters, digits and `_`", "", "such as `HF_TOKEN`");
+            f.d.error(
+                &entry.key_span,
+                "a secret's name is letters, digits and `_`",
+                "",
+                "such as `HF_TOKEN`",
+            );
         }
         if let Some(source) = host_rules::secret(&f, entry) {
             secrets.insert(entry.key.clone(), source);

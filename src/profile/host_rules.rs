@@ -25,13 +25,22 @@ pub(crate) fn no_literal_secrets(d: &Decoder<'_>, node: &Node, path: &str) {
         Value::List(items) => items.iter().for_each(|item| no_literal_secrets(d, item, path)),
         Value::Scalar { text, .. } => {
             // Digests and commits are common in tags and in configuration files: only known tokens count.
-            let known_only = ["images.", "file.", "host.", "kernel."].iter().any(|head| path.starts_with(head));
-            let secret =
-                if known_only { secrets_like::holds_known_token(text) } else { secrets_like::looks_secret(text) };
+            let known_only =
+                ["images.", "file.", "host.", "kernel."].iter().any(|head| path.starts_with(head));
+            let secret = if known_only {
+                secrets_like::holds_known_token(text)
+            } else {
+                secrets_like::looks_secret(text)
+            };
             if secret {
                 d.hide(&node.span);
                 let hint = "name where it comes from in `[secrets]`, such as `NAME = { env = \"NAME\" }`";
-                d.error(&node.span, format!("`{}` holds what looks like a secret", shown(path)), "hidden here", hint);
+                d.error(
+                    &node.span,
+                    format!("`{}` holds what looks like a secret", shown(path)),
+                    "hidden here",
+                    hint,
+                );
             }
         }
     }
@@ -95,7 +104,7 @@ pub(crate) fn secret(f: &Fields<'_, '_>, entry: &Entry) -> Option<SecretSource> 
     let mut table = f.d.fields(&entry.node, &what)?;
     let mut sources = Vec::new();
     if let Some(text) = table.text("env") {
-        if !forms::variable_name(&text.value) {
+        if !forms::variable_name(&text.value) || secrets_like::looks_secret(&text.value) {
             table.d.hide(&text.span);
             let hint = format!("write the variable's name: `{name} = {{ env = \"{name}\" }}`");
             table.d.error(&text.span, format!("`{what}.env` is not a variable's name"), "hidden here", hint);
@@ -128,9 +137,9 @@ pub(crate) fn secret(f: &Fields<'_, '_>, entry: &Entry) -> Option<SecretSource> 
             if items.is_empty() {
                 table.d.error(&node.span, format!("`{what}.command` is empty"), "", "name the program first");
             }
-            sources.extend(words.map(|words| {
-                SecretSource::Command(words.into_iter().map(|text| text.value).collect())
-            }));
+            sources.extend(
+                words.map(|words| SecretSource::Command(words.into_iter().map(|text| text.value).collect())),
+            );
         } else {
             let hint = "write program and arguments apart: `command = [\"pass\", \"show\", \"hf\"]`; no shell is used";
             table.d.wanted(node, &format!("{what}.command"), "a list of strings", hint);
@@ -149,7 +158,10 @@ pub(crate) fn secret(f: &Fields<'_, '_>, entry: &Entry) -> Option<SecretSource> 
     } else if sources.len() > 1 {
         table.d.error(span, format!("`{what}` has more than one source"), "", "keep one of them");
     }
-    table.finish(&[("value", "a profile never holds a secret's value"), ("literal", "a profile never holds a secret's value")]);
+    table.finish(&[
+        ("value", "a profile never holds a secret's value"),
+        ("literal", "a profile never holds a secret's value"),
+    ]);
     sources.pop()
 }
 
@@ -161,7 +173,8 @@ pub(crate) fn places(d: &Decoder<'_>, mounts: &[Placed], files: &[Placed]) {
             if forms::within(a, b) || forms::within(b, a) {
                 let line = d.line(&first.path.span);
                 let message = format!("mounts `{b}` and `{a}` (line {line}) overlap");
-                let hint = "a directory has one owner and one mode: keep one mount, or move one beside the other";
+                let hint =
+                    "a directory has one owner and one mode: keep one mount, or move one beside the other";
                 d.error(&second.path.span, message, format!("overlaps `{a}`"), hint);
             }
         }
@@ -184,7 +197,12 @@ pub(crate) fn places(d: &Decoder<'_>, mounts: &[Placed], files: &[Placed]) {
             let (a, b) = (&first.path.value, &second.path.value);
             if a != b && (forms::within(a, b) || forms::within(b, a)) {
                 let message = format!("`{a}` and `{b}` cannot both be files");
-                d.error(&second.path.span, message, "one lies in the other", "a path is a file or a directory");
+                d.error(
+                    &second.path.span,
+                    message,
+                    "one lies in the other",
+                    "a path is a file or a directory",
+                );
             }
         }
     }
@@ -195,14 +213,21 @@ pub(crate) fn twice(d: &Decoder<'_>, kind: &str, places: &[Placed]) {
     for (at, second) in places.iter().enumerate() {
         if let Some(first) = places.iter().take(at).find(|first| first.path.value == second.path.value) {
             let line = d.line(&first.path.span);
-            let message = format!("{kind} `{}` is given twice (first in line {line})", shown(&second.path.value));
+            let message =
+                format!("{kind} `{}` is given twice (first in line {line})", shown(&second.path.value));
             d.error(&second.path.span, message, "again here", "keep one of them");
         }
     }
 }
 
 /// Driver, GPU access and `[gpu]` must fit together.
-pub(crate) fn gpu_access(d: &Decoder<'_>, root: &Node, driver: &Driver, container: &Container, gpu: Option<&Gpu>) {
+pub(crate) fn gpu_access(
+    d: &Decoder<'_>,
+    root: &Node,
+    driver: &Driver,
+    container: &Container,
+    gpu: Option<&Gpu>,
+) {
     if driver.flavor != DriverFlavor::None {
         return;
     }
@@ -225,7 +250,10 @@ pub(crate) fn daemon(f: &Fields<'_, '_>) {
     for entry in f.entries {
         let path = f.at(&entry.key);
         let refused = match entry.key.as_str() {
-            "hosts" => Some(("the Docker API would listen where anyone who reaches it is root", "reach it over SSH instead")),
+            "hosts" => Some((
+                "the Docker API would listen where anyone who reaches it is root",
+                "reach it over SSH instead",
+            )),
             "runtimes" | "default-runtime" => {
                 Some(("GPU access decides it", "set `[container] gpu-access = \"nvidia-runtime\"`"))
             }

@@ -7,6 +7,8 @@ mod decode;
 pub mod deployment;
 mod deployment_file;
 mod forms;
+mod gpu_form;
+mod host_files;
 mod host_profile;
 mod host_rules;
 mod render;
@@ -82,7 +84,13 @@ impl Profile {
             FileContent::Inline(_) => None,
         });
         let keyrings = self.host.repositories.iter().map(|repository| &repository.keyring);
-        self.deployments.iter().chain(sources).chain(keyrings).chain(&self.driver.patches).map(String::as_str).collect()
+        self.deployments
+            .iter()
+            .chain(sources)
+            .chain(keyrings)
+            .chain(&self.driver.patches)
+            .map(String::as_str)
+            .collect()
     }
 }
 

@@ -82,7 +82,9 @@ fn escaped(text: &str) -> String {
 pub(crate) fn render(name: &str, services: &[Service]) -> String {
     let mut yaml = Yaml { out: String::new(), depth: 0 };
     yaml.line("# What `bedplate up` starts, in Compose's form. Read it; bedplate does not use Compose.");
-    yaml.line("# A value `secret:NAME` is handed in as a file and never stands in the container's configuration.");
+    yaml.line(
+        "# A value `secret:NAME` is handed in as a file and never stands in the container's configuration.",
+    );
     yaml.text("name", name);
     yaml.block("services", |yaml| {
         for service in services {
@@ -108,7 +110,8 @@ fn write_service(yaml: &mut Yaml, service: &Service) {
         yaml.list("command", command.iter().map(|word| escaped(word)));
     }
     let plain = service.environment.iter().map(|(name, value)| (name.as_str(), escaped(value)));
-    let secrets = service.secrets.iter().map(|(name, using)| (name.as_str(), format!("secret:{}", using.secret)));
+    let secrets =
+        service.secrets.iter().map(|(name, using)| (name.as_str(), format!("secret:{}", using.secret)));
     yaml.map("environment", plain.chain(secrets));
     for (path, file) in &service.secret_files {
         yaml.line(&format!("# `{path}` holds `{}: secret:{}`", file.key, file.secret.secret));

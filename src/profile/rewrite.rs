@@ -10,7 +10,7 @@ use super::{
     tree::{Entry, Fault, Node, Scalar, Span, Value},
     tree_yaml,
 };
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result};
 
 /// The host directory that is given to an agent without one.
 const AGENT_DIRECTORY: &str = "/data/minerhome";
@@ -29,7 +29,10 @@ pub struct Rewritten {
 impl fmt::Debug for Rewritten {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.secrets.iter().map(|(name, _)| name.as_str()).collect();
-        f.debug_struct("Rewritten").field("changes", &self.changes).field("secrets", &names).finish_non_exhaustive()
+        f.debug_struct("Rewritten")
+            .field("changes", &self.changes)
+            .field("secrets", &names)
+            .finish_non_exhaustive()
     }
 }
 
@@ -45,8 +48,9 @@ pub fn rewrite(path: &str, text: &str) -> Result<Rewritten> {
     work.comments(&root);
     let Work { edits, changes, secrets, .. } = work;
     let text = apply(text, edits);
-    deployment::parse(path, &text)
-        .doing(|| format!("rewriting `{path}`: the rest must be changed by hand"))?;
+    deployment::parse(path, &text).map_err(|error| {
+        error.hint("this must be changed by hand, then `bedplate init --from` once more; lines are those after the rewriting")
+    })?;
     Ok(Rewritten { text, changes, secrets })
 }
 
@@ -188,13 +192,16 @@ impl Work<'_> {
         let literal = |name: &str, value: &str| {
             forms::variable_name(name)
                 && forms::reference(value) == Reference::Plain
-                && (secret.contains(&name) && !value.is_empty() || secrets_like::variable_is_secret(name, value))
+                && (secret.contains(&name) && !value.is_empty()
+                    || secrets_like::variable_is_secret(name, value))
         };
         match &node.value {
             Value::Table(entries) => {
                 for entry in entries {
+                    let number = !matches!(&entry.node.value, Value::Scalar { kind: Scalar::Text, .. });
                     if let Some(value) = scalar(&entry.node)
-                        && literal(&entry.key, value)
+                        && (literal(&entry.key, value)
+                            || number && secrets_like::name_says_secret(&entry.key))
                     {
                         let name = self.take(&entry.key, value);
                         self.replace(&entry.node.span, &format!("\"secret:{name}\""));
@@ -281,7 +288,8 @@ impl Work<'_> {
             return;
         }
         let environment = find(entries, "environment").map_or(&[][..], |entry| table(&entry.node));
-        let home = find(environment, "MINER_HOME").and_then(|entry| scalar(&entry.node)).unwrap_or(MINER_HOME);
+        let home =
+            find(environment, "MINER_HOME").and_then(|entry| scalar(&entry.node)).unwrap_or(MINER_HOME);
         let volumes = find(entries, "volumes");
         let items = match volumes.map(|entry| &entry.node.value) {
             Some(Value::List(items)) => items.as_slice(),
@@ -354,7 +362,9 @@ impl Work<'_> {
             let token = self.text.get(word.clone()).is_some_and(secrets_like::holds_known_token);
             if token && !values.iter().any(|span| span.start < word.end && word.start < span.end) {
                 self.edits.push(Edit { span: word, with: "(removed)".to_owned() });
-                self.changes.push("a token was removed from a comment: replace it, it has been on disk in clear".to_owned());
+                self.changes.push(
+                    "a token was removed from a comment: replace it, it has been on disk in clear".to_owned(),
+                );
             }
         }
     }

@@ -37,7 +37,8 @@ pub(crate) fn word_looks_secret(word: &str) -> bool {
         return true;
     }
     // A digest, a path or a dotted name is no secret.
-    if word.len() < 32 || word.contains('/') && word.matches('/').count() > 2 || word.starts_with(['/', '.']) {
+    if word.len() < 32 || word.contains('/') && word.matches('/').count() > 2 || word.starts_with(['/', '.'])
+    {
         return false;
     }
     let (mut digits, mut upper, mut lower) = (0, false, false);
@@ -66,9 +67,7 @@ fn known_token(word: &str) -> bool {
 /// Whether a text holds a token of a well-known form or a private key.
 pub(crate) fn holds_known_token(text: &str) -> bool {
     text.contains("PRIVATE KEY-----")
-        || text
-            .split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-')))
-            .any(known_token)
+        || text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).any(known_token)
 }
 
 /// Shannon entropy of the characters, in bits each.
@@ -80,7 +79,12 @@ fn entropy(word: &str) -> f64 {
         }
     }
     let total = word.len() as f64;
-    counts.iter().filter(|count| **count > 0).map(|count| f64::from(*count) / total).map(|p| -p * p.log2()).sum()
+    counts
+        .iter()
+        .filter(|count| **count > 0)
+        .map(|count| f64::from(*count) / total)
+        .map(|p| -p * p.log2())
+        .sum()
 }
 
 /// Whether a value holds something that looks like a token.
@@ -98,10 +102,13 @@ pub(crate) fn looks_secret(value: &str) -> bool {
     !words(value).is_empty()
 }
 
+/// Ends of variable names whose value is a secret.
+const ENDS: &[&str] =
+    &["TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "APIKEY", "PRIVATE_KEY", "ACCESS_KEY"];
+
 /// Whether a variable's name says that its value is a secret.
 pub(crate) fn name_says_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
-    const ENDS: &[&str] = &["TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "APIKEY", "PRIVATE_KEY", "ACCESS_KEY"];
     ENDS.iter().any(|end| name.strip_suffix(end).is_some_and(|head| head.is_empty() || head.ends_with('_')))
 }
 
@@ -113,7 +120,7 @@ pub(crate) fn variable_is_secret(name: &str, value: &str) -> bool {
     let harmless = value.len() < 6
         || value.contains(char::is_whitespace)
         || value.starts_with(['/', '.'])
-        || value.chars().all(|c| c.is_ascii_digit())
+        || value.len() < 8 && value.chars().all(|c| c.is_ascii_digit())
         || value.contains("://")
         || matches!(value, "disabled" | "enabled" | "required" | "optional");
     name_says_secret(name) && !harmless
@@ -128,7 +135,8 @@ pub(crate) fn words(text: &str) -> Vec<Range<usize>> {
         // In `--key=VALUE` and `NAME=VALUE` the value counts.
         let value = word.trim_end_matches('=').rfind('=').map_or(0, |at| at + 1);
         // A digest stands behind `sha256:`; it is public.
-        let digest = text.get(..start).is_some_and(|head| head.ends_with("sha256:") || head.ends_with("sha512:"));
+        let digest =
+            text.get(..start).is_some_and(|head| head.ends_with("sha256:") || head.ends_with("sha512:"));
         if !digest && word.get(value..).is_some_and(word_looks_secret) {
             found.push(start + value..end);
         }
@@ -163,11 +171,42 @@ pub(crate) fn shown(text: &str) -> String {
     format!("{head}…")
 }
 
-/// The text with every given range, and every word that looks like a token, replaced by as many `*`
-/// as it has bytes, so that byte ranges stay right. Line ends stay.
+/// Byte ranges of what follows a name that says "secret" (`API_KEY: …`, `--api-key=…`), and of private
+/// keys: found in the text alone, so that a file that cannot be parsed shows none either.
+fn named_values(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices([':', '=']) {
+        let head = text.get(..at).unwrap_or_default().trim_end_matches([' ', '"', '\'']);
+        let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        let name = head.rsplit(|c| !word(c)).next().unwrap_or_default().replace('-', "_");
+        // `secret:NAME` itself names a secret and holds none.
+        if !name_says_secret(&name) || name == "secret" {
+            continue;
+        }
+        let rest = text.get(at + 1..).unwrap_or_default();
+        let value = rest.trim_start_matches([' ', '\t', '"', '\'']);
+        let start = at + 1 + rest.len() - value.len();
+        let end = value.find(['\n', ',', '}', ']']).unwrap_or(value.len());
+        let value = value.get(..end).unwrap_or_default();
+        let reference =
+            value.starts_with("secret:") || value.starts_with(['{', '[', '#']) || value.starts_with("${");
+        if !reference && !value.is_empty() {
+            found.push(start..start + value.trim_end().len());
+        }
+    }
+    for (start, _) in text.match_indices("PRIVATE KEY-----") {
+        let rest = text.get(start..).unwrap_or_default();
+        let end = rest.find("-----END").unwrap_or(rest.len());
+        found.push(start..start + end);
+    }
+    found
+}
+
+/// The text with every given range, and whatever else is or may be a secret, replaced by as many `*` as it
+/// has bytes, so that byte ranges stay right. Line ends stay.
 pub(crate) fn masked(text: &str, ranges: &[Range<usize>]) -> String {
     let mut hidden = vec![false; text.len()];
-    for range in ranges.iter().cloned().chain(words(text)) {
+    for range in ranges.iter().cloned().chain(words(text)).chain(named_values(text)) {
         for flag in hidden.get_mut(range).into_iter().flatten() {
             *flag = true;
         }
@@ -222,8 +261,11 @@ mod tests {
     #[test]
     fn masking_keeps_lengths_and_lines() {
         let text = "a: ü\nk: hf_abcdefghijk1\n";
-        let out = masked(text, &[3..5]);
+        let out = masked(text, std::slice::from_ref(&(3..5)));
         assert_eq!(out, "a: **\nk: ***************\n");
         assert_eq!(out.len(), text.len());
+        let text = "{MINER_TOKEN: abc, b: c}\nAPI_KEY = { env = \"K\" }\n'--api-key=x y'\nk: secret:A\n";
+        let wanted = "{MINER_TOKEN: ***, b: c}\nAPI_KEY = { env = \"K\" }\n'--api-key=****\nk: secret:A\n";
+        assert_eq!(masked(text, &[]), wanted);
     }
 }

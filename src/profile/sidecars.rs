@@ -7,7 +7,7 @@ use super::{
     compose_form::{self, LOOPBACK},
     decode::{Decoder, Fields, Text},
     deployment::{ComposeService, HostPort, Sidecar},
-    forms,
+    forms, gpu_form,
     secrets_like::shown,
     tree::{Entry, Node, Scalar, Span, Value},
 };
@@ -96,7 +96,12 @@ fn name(f: &mut Fields<'_, '_>, key: &'static str) -> Option<String> {
 pub(crate) fn check_name(d: &Decoder<'_>, text: &Text, what: &str) {
     if !forms::name(&text.value) {
         let message = format!("`{what}` is `{}`, which is not a container's name", shown(&text.value));
-        d.error(&text.span, message, "", "letters, digits, `.`, `_` and `-`, a letter or digit first, at most 63");
+        d.error(
+            &text.span,
+            message,
+            "",
+            "letters, digits, `.`, `_` and `-`, a letter or digit first, at most 63",
+        );
     }
 }
 
@@ -121,7 +126,12 @@ fn host_port(f: &mut Fields<'_, '_>) -> Option<(HostPort, Span)> {
 }
 
 /// Reads keys that all services have; each only where it is named in `keys`.
-fn common(f: &mut Fields<'_, '_>, keys: &[&str], strict_env: bool, secret: &[&str]) -> (Sidecar, Vec<Text>, Vec<(Published, Span)>) {
+fn common(
+    f: &mut Fields<'_, '_>,
+    keys: &[&str],
+    strict_env: bool,
+    secret: &[&str],
+) -> (Sidecar, Vec<Text>, Vec<(Published, Span)>) {
     let has = |key: &str| keys.contains(&key);
     let mut sidecar = Sidecar { image: image(f), ..Sidecar::default() };
     let (mut depends_on, mut ports) = (Vec::new(), Vec::new());
@@ -146,7 +156,7 @@ fn common(f: &mut Fields<'_, '_>, keys: &[&str], strict_env: bool, secret: &[&st
         ports = list;
     }
     sidecar.labels = read!("labels", compose_form::labels).unwrap_or_default();
-    sidecar.gpus = read!("gpus", compose_form::gpus).flatten();
+    sidecar.gpus = read!("gpus", gpu_form::gpus).flatten();
     if let Some(texts) = read!("depends_on", compose_form::depends_on) {
         sidecar.depends_on = texts.iter().map(|text| text.value.clone()).collect();
         depends_on = texts;
@@ -191,7 +201,8 @@ fn listening(f: &mut Fields<'_, '_>, sidecar: &mut Sidecar) -> Option<Span> {
     sidecar.service_name = name(f, "service_name");
     if let Some(text) = f.text("listen_host") {
         if text.value != "localhost" && text.value.parse::<std::net::IpAddr>().is_err() {
-            let message = format!("`{}` is `{}`, which is not an address", f.at("listen_host"), shown(&text.value));
+            let message =
+                format!("`{}` is `{}`, which is not an address", f.at("listen_host"), shown(&text.value));
             f.d.error(&text.span, message, "", "write \"127.0.0.1\" or \"0.0.0.0\"");
         }
         sidecar.listen_host = Some(text.value);
@@ -224,7 +235,8 @@ pub(crate) fn agent(d: &Decoder<'_>, entry: &Entry, key: &str) -> Option<Placed<
         let address = text.value.parse::<std::net::IpAddr>().is_ok();
         let host = text.value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'));
         if !address && !host {
-            let message = format!("`{}` is `{}`, which is not an address", f.at("public_ip"), shown(&text.value));
+            let message =
+                format!("`{}` is `{}`, which is not an address", f.at("public_ip"), shown(&text.value));
             f.d.error(&text.span, message, "", "write the node's public address, such as \"203.0.113.7\"");
         }
         sidecar.public_ip = Some(text.value);
@@ -257,14 +269,22 @@ fn identity(f: &Fields<'_, '_>, entry: &Entry, agent: &Sidecar) {
     let broken = f.entries.iter().any(|entry| entry.key == "volumes" && f.d.failed_within(&entry.node.span));
     match covering {
         Some(volume) if volume.read_only => {
-            let message = format!("`{}` is mounted read-only, but the agent writes its identity there", volume.target);
-            let span = f.entries.iter().find(|entry| entry.key == "volumes").map_or(&entry.key_span, |e| &e.node.span);
+            let message =
+                format!("`{}` is mounted read-only, but the agent writes its identity there", volume.target);
+            let span = f
+                .entries
+                .iter()
+                .find(|entry| entry.key == "volumes")
+                .map_or(&entry.key_span, |e| &e.node.span);
             f.d.error(span, message, "read-only", "remove `:ro`");
         }
         Some(_) => {}
         None if broken => {}
         None => {
-            let message = format!("`{}` has no volume for `{home}`: each restart would be a new identity", shown(&entry.key));
+            let message = format!(
+                "`{}` has no volume for `{home}`: each restart would be a new identity",
+                shown(&entry.key)
+            );
             let hint = format!(
                 "add `volumes: [\"/data/minerhome:{home}\"]`, and the directory to the profile as a `[[mount]]` with \
                  mode \"0700\"; `bedplate init --from FILE` does it"
@@ -275,8 +295,14 @@ fn identity(f: &Fields<'_, '_>, entry: &Entry, agent: &Sidecar) {
 }
 
 /// The agent's API on a public address: a key is needed, and a word said.
-fn agent_exposure(f: &Fields<'_, '_>, agent: &Sidecar, host_port: Option<&Span>, ports: &[(Published, Span)]) {
-    let public = agent.host_port.as_ref().and_then(|port| port.address).filter(|address| !address.is_loopback());
+fn agent_exposure(
+    f: &Fields<'_, '_>,
+    agent: &Sidecar,
+    host_port: Option<&Span>,
+    ports: &[(Published, Span)],
+) {
+    let public =
+        agent.host_port.as_ref().and_then(|port| port.address).filter(|address| !address.is_loopback());
     let spans = public.and(host_port).into_iter();
     let others = ports.iter().filter(|(port, _)| !port.address.is_loopback()).map(|(_, span)| span);
     for span in spans.chain(others) {
@@ -295,7 +321,14 @@ pub(crate) fn agent_is_public(agent: &Sidecar) -> bool {
 fn public_ports(d: &Decoder<'_>, ports: &[(Published, Span)], what: &str) {
     for (port, span) in ports.iter().filter(|(port, _)| !port.address.is_loopback()) {
         let message = format!("`{what}` publishes port {} on a public address", port.host_port);
-        d.warn(Some(span), message, format!("write \"{LOOPBACK}:{}:{}\" unless others must reach it", port.host_port, port.container_port));
+        d.warn(
+            Some(span),
+            message,
+            format!(
+                "write \"{LOOPBACK}:{}:{}\" unless others must reach it",
+                port.host_port, port.container_port
+            ),
+        );
     }
 }
 
@@ -311,7 +344,11 @@ pub(crate) fn collector(d: &Decoder<'_>, entry: &Entry) -> Option<Placed<Sidecar
     if let (Some(span), Some(port)) = (span, &sidecar.host_port)
         && port.address.is_some_and(|address| !address.is_loopback())
     {
-        d.warn(Some(&span), "the collector is published on a public address", "leave the address out for 127.0.0.1");
+        d.warn(
+            Some(&span),
+            "the collector is published on a public address",
+            "leave the address out for 127.0.0.1",
+        );
     }
     public_ports(d, &ports, "metrics_collector.ports");
     f.finish(&[]);
@@ -342,7 +379,7 @@ fn extra(d: &Decoder<'_>, entry: &Entry, what: &str) -> Option<Placed<ComposeSer
     }
     public_ports(d, &ports, &f.at("ports"));
     if let Some(node) = f.get("deploy") {
-        common.gpus = compose_form::deploy_gpus(d, node, &f.at("deploy")).or(common.gpus);
+        common.gpus = gpu_form::deploy_gpus(d, node, &f.at("deploy")).or(common.gpus);
     }
     let dropped = f.texts("cap_drop");
     let user_path = f.at("user");
@@ -362,7 +399,12 @@ fn extra(d: &Decoder<'_>, entry: &Entry, what: &str) -> Option<Placed<ComposeSer
     };
     for text in tmpfs {
         if let Some((path, _)) = text.value.split_once(':') {
-            d.error(&text.span, "options of a tmpfs are not carried out", "", format!("write `{}`", shown(path)));
+            d.error(
+                &text.span,
+                "options of a tmpfs are not carried out",
+                "",
+                format!("write `{}`", shown(path)),
+            );
         }
         service.tmpfs.push(absolute(d, text));
     }

@@ -35,8 +35,10 @@ fn image(engine: Engine) -> &'static str {
 
 /// A new profile.
 pub fn profile(template: &Template) -> String {
-    let description = quoted(&format!("Debian 13 host serving {} with {}", template.model, template.engine.name()));
-    let (engine, image, count) = (template.engine.name(), image(template.engine), template.tensor_parallel.clamp(1, 64));
+    let description =
+        quoted(&format!("Debian 13 host serving {} with {}", template.model, template.engine.name()));
+    let (engine, image, count) =
+        (template.engine.name(), image(template.engine), template.tensor_parallel.clamp(1, 64));
     let deployment = quoted(&template.deployment_path);
     format!(
         r#"# The host this deployment runs on. `bedplate lock` pins it, `bedplate provision` makes it.

@@ -161,7 +161,10 @@ fn an_operators_file_becomes_its_services() {
     assert_eq!(exporter.container_name, "qwen72b-dcgm-exporter");
     assert_eq!(exporter.cap_add, ["SYS_ADMIN"]);
     let agent = service(&all, Role::Agent);
-    assert_eq!(agent.environment["MINER_HTTP_HOST"], "0.0.0.0", "published, so it listens beyond its loopback");
+    assert_eq!(
+        agent.environment["MINER_HTTP_HOST"], "0.0.0.0",
+        "published, so it listens beyond its loopback"
+    );
     assert_eq!(agent.environment["MINER_VLLM_BASE_URL"], "http://qwen72b:8000");
     assert_eq!(agent.environment["MINER_DCGM_METRICS_URL"], "http://dcgm-exporter:9400/metrics");
     assert_eq!(agent.secrets["MINER_VLLM_API_KEY"].secret, "QWEN_API_KEY");
@@ -169,9 +172,9 @@ fn an_operators_file_becomes_its_services() {
     let needs: Vec<&str> = agent.depends_on.iter().map(String::as_str).collect();
     assert_eq!(needs, ["dcgm-exporter", "qwen72b"]);
     let secrets = parsed.deployment.secrets();
-    assert_eq!(secrets["QWEN_API_KEY"], true);
-    assert_eq!(secrets["MINER_TOKEN"], true, "the file names it");
-    assert_eq!(secrets["HF_TOKEN"], false);
+    assert!(secrets["QWEN_API_KEY"]);
+    assert!(secrets["MINER_TOKEN"], "the file names it");
+    assert!(!secrets["HF_TOKEN"]);
     assert!(parsed.deployment.images().contains(&ImageChoice::Reference("redis:7.4".into())));
 }
 
@@ -270,6 +273,38 @@ fn rewriting_takes_the_key_out_of_the_arguments() {
 }
 
 #[test]
+fn what_rewriting_cannot_mend_is_said() {
+    let text = "name: a\nengine: vlm\nmodel: m\napi_key: correct-horse-battery\n";
+    let error = rewrite("a.yaml", text).unwrap_err();
+    assert!(error.message().contains("`engine` is `vlm`"));
+    assert!(error.hints().iter().any(|hint| hint.contains("by hand")));
+    assert!(!everything(&error).contains("correct-horse"));
+}
+
+#[test]
+fn what_is_risky_is_worth_a_word() {
+    let text = "name: a\nengine: vllm\nmodel: m\nhost: 127.0.0.1\ncustom_service: {image: 'x:1'}\nextra_args: [--port=1]\n\
+                extra_services:\n  x:\n    image: y:1\n    volumes: ['/var/run/docker.sock:/s']\n    ports: ['0.0.0.0:5:5']\n    \
+                depends_on: {a: {condition: service_healthy}}\n";
+    let parsed = deployment::parse("a", text).unwrap();
+    let told: Vec<&str> = parsed.warnings.iter().map(|warning| warning.message.as_str()).collect();
+    for wanted in [
+        "own loopback",
+        "trust_remote_code",
+        "`port` decides",
+        "old name",
+        "not enabled",
+        "Docker socket",
+        "public address",
+        "start only",
+    ] {
+        assert!(told.iter().any(|message| message.contains(wanted)), "{wanted}: {told:?}");
+    }
+    assert_eq!(told.len(), 8);
+    assert!(parsed.warnings.iter().filter(|warning| warning.snippet.is_some()).count() == 7);
+}
+
+#[test]
 fn bombs_and_knots_are_refused() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
     for n in 1..12 {
@@ -286,6 +321,16 @@ fn bombs_and_knots_are_refused() {
     ] {
         let error = deployment::parse("x", text).unwrap_err();
         assert!(error.message().contains(wanted), "{text:.40}: {error}");
+    }
+    // Deep enough to overflow the stack of a parser that calls itself.
+    for (open, close) in [("[", "]"), ("{a = ", "}"), ("{a: ", "}"), ("- ", "")] {
+        let deep = format!("a = {}{}\n", open.repeat(100_000), close.repeat(100_000));
+        assert!(super::parse("x", &deep).is_err());
+        assert!(deployment::parse("x", &deep.replacen("a = ", "", 1)).is_err());
+        assert!(deployment::parse("x", &open.repeat(200_000)).is_err());
+    }
+    for line in [format!("a{} = 1\n", ".a".repeat(200_000)), format!("[a{}]\n", ".a".repeat(200_000))] {
+        assert!(super::parse("x", &line).is_err());
     }
     let long = format!("# {}\n", "x".repeat(2 << 20));
     assert!(deployment::parse("x", &long).unwrap_err().message().contains("more than"));
@@ -386,4 +431,26 @@ proptest! {
         let wanted = format!("{:?}", value.replace('$', "$$"));
         prop_assert!(shown.contains(&wanted), "{}", text);
     }
+}
+
+#[test]
+fn shipped_examples_parse() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for (dir, extension) in [("profiles", "toml"), ("deployments", "yaml")] {
+        for entry in fs::read_dir(root.join(dir)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|found| found != extension) {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let failed = match extension {
+                "toml" => super::parse("example", &text).err(),
+                _ => deployment::parse("example", &text).err(),
+            };
+            assert!(failed.is_none(), "{}:\n{}", path.display(), told(&failed.unwrap()));
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2, "profiles and deployments hold examples");
 }

@@ -4,7 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::tree::{Entry, Fault, MAX_DEPTH, Node, Scalar, Span, Value, check_size, clamp};
 
-/// Reads a TOML document. All syntax errors are given, in order.
+/// Reads a TOML document. Of several syntax errors the first is given.
 pub(crate) fn read(text: &str) -> Result<Node, Vec<Fault>> {
     check_size(text).map_err(|fault| vec![fault])?;
     let (table, errors) = DeTable::parse_recoverable(text);
@@ -19,8 +19,8 @@ pub(crate) fn read(text: &str) -> Result<Node, Vec<Fault>> {
             })
             .collect();
         faults.sort_by_key(|fault| fault.span.start);
-        faults.dedup_by_key(|fault| fault.span.start);
-        faults.truncate(5);
+        // What follows the first is mostly the parser finding its way back.
+        faults.truncate(1);
         return Err(faults);
     }
     let span = 0..text.len();

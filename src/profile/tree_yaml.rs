@@ -96,17 +96,17 @@ impl Builder<'_> {
     fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Fault> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let kind = self.scalar_kind(&text, style, tag.as_deref(), &span)?;
+                let kind = Self::scalar_kind(&text, style, tag.as_deref(), &span)?;
                 let span = self.trimmed(span);
                 let node = Node { span, value: Value::Scalar { text: text.into_owned(), kind } };
                 self.add(node, anchor)
             }
             Event::SequenceStart(anchor, tag) => {
-                self.no_tag(tag.as_ref(), &span)?;
+                Self::no_tag(tag.as_ref(), &span)?;
                 self.push(anchor, span, Content::List(Vec::new()))
             }
             Event::MappingStart(anchor, tag) => {
-                self.no_tag(tag.as_ref(), &span)?;
+                Self::no_tag(tag.as_ref(), &span)?;
                 self.push(anchor, span, Content::Table(Vec::new(), None))
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -164,9 +164,10 @@ impl Builder<'_> {
         };
         match &mut open.content {
             Content::List(items) => items.push(node),
-            Content::Table(entries, key) => match key.take() {
-                Some((key, key_span)) => entries.push(Entry { key, key_span, node }),
-                None => {
+            Content::Table(entries, key) => {
+                if let Some((key, key_span)) = key.take() {
+                    entries.push(Entry { key, key_span, node });
+                } else {
                     let Value::Scalar { text, .. } = node.value else {
                         return Err(fault(
                             node.span,
@@ -185,7 +186,7 @@ impl Builder<'_> {
                     }
                     *key = Some((text, node.span));
                 }
-            },
+            }
         }
         Ok(())
     }
@@ -195,28 +196,26 @@ impl Builder<'_> {
         span.start..span.start + text.trim_end().len()
     }
 
-    fn no_tag(&self, tag: Option<&Cow<'_, Tag>>, span: &Span) -> Result<(), Fault> {
+    fn no_tag(tag: Option<&Cow<'_, Tag>>, span: &Span) -> Result<(), Fault> {
         match tag {
             Some(tag) if !(tag.is_yaml_core_schema() && ["map", "seq"].contains(&tag.suffix.as_str())) => {
-                Err(fault(span.clone(), "YAML tags are not read", "tagged", "remove the `!…` before the value"))
+                Err(fault(
+                    span.clone(),
+                    "YAML tags are not read",
+                    "tagged",
+                    "remove the `!…` before the value",
+                ))
             }
             _ => Ok(()),
         }
     }
 
-    fn scalar_kind(
-        &self,
-        text: &str,
-        style: ScalarStyle,
-        tag: Option<&Tag>,
-        span: &Span,
-    ) -> Result<Scalar, Fault> {
+    fn scalar_kind(text: &str, style: ScalarStyle, tag: Option<&Tag>, span: &Span) -> Result<Scalar, Fault> {
         if let Some(tag) = tag {
             if tag.is_yaml_core_schema() && tag.suffix == "str" {
                 return Ok(Scalar::Text);
             }
-            if !tag.is_yaml_core_schema()
-                || !["int", "bool", "float", "null"].contains(&tag.suffix.as_str())
+            if !tag.is_yaml_core_schema() || !["int", "bool", "float", "null"].contains(&tag.suffix.as_str())
             {
                 return Err(fault(
                     span.clone(),

@@ -51,6 +51,15 @@ pub struct Listener {
 /// # Errors
 /// `/proc/net` cannot be read.
 pub fn listeners() -> Result<Vec<Listener>> {
+    listeners_naming(|_| true)
+}
+
+/// As [`listeners`], but with processes looked up only for the ports that `named` says yes to: that
+/// look goes through every process's descriptors.
+///
+/// # Errors
+/// As [`listeners`].
+pub fn listeners_naming(named: impl Fn(u16) -> bool) -> Result<Vec<Listener>> {
     let mut found = Vec::new();
     for entry in table("tcp", procfs::net::tcp())?.into_iter().chain(table("tcp6", procfs::net::tcp6())?) {
         if entry.state == TcpState::Listen {
@@ -62,7 +71,9 @@ pub fn listeners() -> Result<Vec<Listener>> {
             found.push((Protocol::Udp, entry.local_address, entry.uid, entry.inode));
         }
     }
-    let mut owners = owners(found.iter().map(|(_, _, _, inode)| *inode));
+    let mut owners = owners(
+        found.iter().filter(|(_, address, _, _)| named(address.port())).map(|(_, _, _, inode)| *inode),
+    );
     let mut listeners: Vec<Listener> = found
         .into_iter()
         .map(|(protocol, address, uid, inode)| Listener {
@@ -90,6 +101,9 @@ fn table<T>(name: &str, read: ProcResult<Vec<T>>) -> Result<Vec<T>> {
 fn owners(inodes: impl Iterator<Item = u64>) -> HashMap<u64, Process> {
     let wanted: std::collections::HashSet<u64> = inodes.collect();
     let mut owners = HashMap::new();
+    if wanted.is_empty() {
+        return owners;
+    }
     for process in all_processes().into_iter().flatten().flatten() {
         if owners.len() == wanted.len() {
             break;

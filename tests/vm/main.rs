@@ -6,6 +6,9 @@
 //! order does not matter. `BEDPLATE_FULL=1` makes the long ones long; `BEDPLATE_SEED` chooses other random points.
 //! Run them with `cargo test --test vm`: with a runner that starts a process for each test, each would boot a machine.
 
+// Test code: files are read and written plainly.
+#![allow(clippy::disallowed_methods)]
+
 mod support;
 
 mod stories {

@@ -50,7 +50,16 @@ fn the_archive_is_the_same_each_time_and_reads_back() {
 
 #[test]
 fn names_that_are_not_plain_are_refused() {
-    for name in ["", ".toml", "host", "a/b.toml", "../x.toml", "..toml", "a\n.toml", &format!("{}.toml", "x".repeat(99))] {
+    for name in [
+        "",
+        ".toml",
+        "host",
+        "a/b.toml",
+        "../x.toml",
+        "..toml",
+        "a\n.toml",
+        &format!("{}.toml", "x".repeat(99)),
+    ] {
         assert!(Bundle::assemble(name, "", "", BTreeMap::new()).is_err(), "{name:?}");
     }
 }
@@ -166,7 +175,10 @@ fn opening_judges_the_lock() {
         images: wanted.iter().map(|(name, w)| (name.clone(), image(&w.reference, name))).collect(),
     };
     let open = |lock: &Lock| {
-        Bundle::assemble("host.toml", PROFILE_TEXT, &lock::write(lock), BTreeMap::new()).unwrap().open().unwrap()
+        Bundle::assemble("host.toml", PROFILE_TEXT, &lock::write(lock), BTreeMap::new())
+            .unwrap()
+            .open()
+            .unwrap()
     };
     let pinned = open(&locked);
     assert_eq!(pinned.name, "host");

@@ -51,12 +51,14 @@ pub fn verdict(facts: &ImageFacts, profile: &Profile) -> Verdict {
     let legacy = profile.container.gpu_access == GpuAccess::NvidiaRuntime
         && !facts.require.contains_key(REQUIRE_CUDA)
         && !facts.disable_require;
-    if legacy && let Some((major, minor)) = facts.cuda.as_deref().and_then(Version::parse).map(|v| v.major_minor()) {
+    if legacy
+        && let Some((major, minor)) = facts.cuda.as_deref().and_then(Version::parse).map(|v| v.major_minor())
+    {
         let mut facts = facts.clone();
         facts.require.insert(REQUIRE_CUDA.to_owned(), format!("cuda>={major}.{minor}"));
         return judge(&facts, driver, gpu);
     }
-    judge(&facts.clone(), driver, gpu)
+    judge(facts, driver, gpu)
 }
 
 /// The verdict for an image with this driver (exact version, or branch) and these GPUs. Nothing is known of
@@ -92,7 +94,10 @@ pub fn judge_with_libraries(
         return verdict.clone();
     }
     let Some(driver) = driver else {
-        return said(Unknown, "the driver's version is not known, so nothing can be said of the image's CUDA");
+        return said(
+            Unknown,
+            "the driver's version is not known, so nothing can be said of the image's CUDA",
+        );
     };
     let requirement = if facts.disable_require {
         Outcome::Met
@@ -182,7 +187,11 @@ fn architecture(facts: &ImageFacts, gpu: &Known) -> Result<(), Verdict> {
     let Some(architecture) = gpu.capability.and_then(tables::architecture) else {
         return Err(said(
             Unknown,
-            format!("CUDA {major} supports no {} GPUs, and the architecture of {} is not known", dropped.join(", "), gpu.name),
+            format!(
+                "CUDA {major} supports no {} GPUs, and the architecture of {} is not known",
+                dropped.join(", "),
+                gpu.name
+            ),
         ));
     };
     if dropped.iter().any(|name| name == architecture) {
@@ -213,20 +222,27 @@ fn level(facts: &ImageFacts, driver: &Driver, gpu: &Known, libraries: Option<boo
         let place = if (major, minor) > newest { "newer than" } else { "not in" };
         return said(
             Unknown,
-            format!("CUDA {major}.{minor} is {place} the table of drivers, which ends at CUDA {}.{}", newest.0, newest.1),
+            format!(
+                "CUDA {major}.{minor} is {place} the table of drivers, which ends at CUDA {}.{}",
+                newest.0, newest.1
+            ),
         );
     };
     match driver.range.compare(Operator::GreaterEqual, wanted) {
         Some(true) => {
             return said(
                 Native,
-                format!("CUDA {major}.{minor} wants driver {wanted_text} for its full feature level, and {name} is at or above it"),
+                format!(
+                    "CUDA {major}.{minor} wants driver {wanted_text} for its full feature level, and {name} is at or above it"
+                ),
             );
         }
         None => {
             return said(
                 Unknown,
-                format!("CUDA {major}.{minor} wants driver {wanted_text} for its full feature level, and {name} has versions on both sides of it"),
+                format!(
+                    "CUDA {major}.{minor} wants driver {wanted_text} for its full feature level, and {name} has versions on both sides of it"
+                ),
             );
         }
         Some(false) => {}
@@ -244,7 +260,9 @@ fn level(facts: &ImageFacts, driver: &Driver, gpu: &Known, libraries: Option<boo
         ),
         None => said(
             Unknown,
-            format!("the floor of CUDA {major}.x is driver {floor_text}, and {name} has versions on both sides of it"),
+            format!(
+                "the floor of CUDA {major}.x is driver {floor_text}, and {name} has versions on both sides of it"
+            ),
         ),
         Some(false) => below_floor((major, minor), floor_text, &name, gpu, libraries),
     }
@@ -260,21 +278,25 @@ fn below_floor(
 ) -> Verdict {
     let below = format!("{driver} is below the CUDA {major}.x floor {floor}");
     match (gpu.kind, libraries) {
-        (Some(GpuKind::Consumer), _) => said(
-            Refuse,
-            format!("{below}, and {} has no forward compatibility (CUDA error 804)", gpu.name),
-        ),
+        (Some(GpuKind::Consumer), _) => {
+            said(Refuse, format!("{below}, and {} has no forward compatibility (CUDA error 804)", gpu.name))
+        }
         (_, Some(false)) => said(
             Refuse,
             format!("{below}, and the image has no forward compatibility libraries for CUDA {major}.{minor}"),
         ),
         (Some(GpuKind::DataCenter), Some(true)) => said(
             Forward,
-            format!("{below}; {} is eligible for forward compatibility, and the image has its libraries", gpu.name),
+            format!(
+                "{below}; {} is eligible for forward compatibility, and the image has its libraries",
+                gpu.name
+            ),
         ),
         (Some(GpuKind::DataCenter), None) => said(
             Unknown,
-            format!("{below}; whether the image has the forward compatibility libraries its configuration does not show"),
+            format!(
+                "{below}; whether the image has the forward compatibility libraries its configuration does not show"
+            ),
         ),
         (Some(GpuKind::Workstation) | None, _) => said(
             Unknown,
@@ -296,22 +318,25 @@ fn unmet(
         1 => ", nor does its other alternative hold".to_owned(),
         n => format!(", nor does any of its {n} other alternatives hold"),
     };
-    let mut text = format!("`{variable}` wants `{term}`, but {found}{others}");
     // Told apart: too old altogether, or new enough for the major release but of a branch the image does not list.
-    if let Ok((major, _)) = release(facts)
-        && let (Some(floor), Some(floor_text)) =
-            (tables::tables().floor.get(&major), tables::tables().floor_text(major))
-        && alternatives > 0
-    {
-        match driver.range.compare(Operator::GreaterEqual, floor) {
+    let tables = tables::tables();
+    let floor = release(facts)
+        .ok()
+        .and_then(|(major, _)| Some((major, tables.floor.get(&major)?, tables.floor_text(major)?)))
+        .filter(|_| alternatives > 0);
+    let floor = match floor {
+        Some((major, floor, text)) => match driver.range.compare(Operator::GreaterEqual, floor) {
             Some(true) => {
-                text += &format!("; it is at or above the {major}.x floor {floor_text}, but the image does not list its branch");
+                format!(
+                    "; it is at or above the {major}.x floor {text}, but the image does not list its branch"
+                )
             }
-            Some(false) => text += &format!("; it is below the {major}.x floor {floor_text} too"),
-            None => {}
-        }
-    }
-    text
+            Some(false) => format!("; it is below the {major}.x floor {text} too"),
+            None => String::new(),
+        },
+        None => String::new(),
+    };
+    format!("`{variable}` wants `{term}`, but {found}{others}{floor}")
 }
 
 #[cfg(test)]

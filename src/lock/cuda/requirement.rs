@@ -73,11 +73,12 @@ impl Requirement {
     /// The CUDA release named by the highest `cuda>=X` or `cuda>X` term.
     pub(super) fn cuda_wanted(&self) -> Option<Version> {
         let wanted = self.0.iter().flatten().filter_map(|term| match term {
-            Term::Version { property: "cuda", operator, value, .. }
-                if matches!(operator, Operator::GreaterEqual | Operator::Greater | Operator::Equal) =>
-            {
-                Some(value.clone())
-            }
+            Term::Version {
+                property: "cuda",
+                operator: Operator::GreaterEqual | Operator::Greater | Operator::Equal,
+                value,
+                ..
+            } => Some(value.clone()),
             _ => None,
         });
         wanted.max()
@@ -146,19 +147,24 @@ pub(super) fn evaluate(require: &BTreeMap<String, String>, properties: &Properti
         });
         let first = outcomes.next().unwrap_or(Outcome::Met);
         let agreed = outcomes.fold(first, |agreed, next| match (&agreed, &next) {
-            (Outcome::Unknown { .. }, _) => agreed,
+            (Outcome::Unknown { .. }, _)
+            | (Outcome::Met, Outcome::Met)
+            | (Outcome::Unmet { .. }, Outcome::Unmet { .. }) => agreed,
             (_, Outcome::Unknown { .. }) => next,
-            (Outcome::Met, Outcome::Met) | (Outcome::Unmet { .. }, Outcome::Unmet { .. }) => agreed,
             (Outcome::Unmet { variable, term, .. }, Outcome::Met)
             | (Outcome::Met, Outcome::Unmet { variable, term, .. }) => Outcome::Unknown {
                 variable: variable.clone(),
                 term: term.clone(),
-                why: format!("it depends on the brand the driver reports: {}", properties.brands.join(" or ")),
+                why: format!(
+                    "it depends on the brand the driver reports: {}",
+                    properties.brands.join(" or ")
+                ),
             },
         });
         match (&result, &agreed) {
-            (Outcome::Unmet { .. }, _) | (_, Outcome::Met) => {}
-            (Outcome::Unknown { .. }, Outcome::Unknown { .. }) => {}
+            (Outcome::Unmet { .. }, _)
+            | (_, Outcome::Met)
+            | (Outcome::Unknown { .. }, Outcome::Unknown { .. }) => {}
             _ => result = agreed,
         }
     }
@@ -207,7 +213,10 @@ fn parse_term(text: &str) -> Result<Term, Unreadable> {
             return Ok(Term::Brand { equal, value: value.to_ascii_lowercase(), text: text.to_owned() });
         }
         other => {
-            return Err(unreadable(format!("`{}` is no property of a host known here", other.escape_debug())));
+            return Err(unreadable(format!(
+                "`{}` is no property of a host known here",
+                other.escape_debug()
+            )));
         }
     };
     let value = Version::parse(value).ok_or_else(|| unreadable("its value is not a version".to_owned()))?;
@@ -237,15 +246,17 @@ fn found(term: &Term, properties: &Properties<'_>) -> String {
         Term::Version { property: "cuda", .. } => {
             let driver = properties.driver.map_or_else(|| "the driver".to_owned(), Driver::name);
             match properties.cuda.as_ref() {
-                Some(Range { low: None, high: Some(high), .. }) => format!("{driver} is older than CUDA {high}"),
+                Some(Range { low: None, high: Some(high), .. }) => {
+                    format!("{driver} is older than CUDA {high}")
+                }
                 Some(Range { high: Some(high), .. }) => format!("{driver} offers CUDA {high}"),
                 Some(Range { low: Some(low), .. }) => format!("{driver} offers CUDA {low} or later"),
                 _ => driver,
             }
         }
-        Term::Version { property: "driver", .. } => {
-            properties.driver.map_or_else(|| "the driver is not known".to_owned(), |d| format!("there is {}", d.name()))
-        }
+        Term::Version { property: "driver", .. } => properties
+            .driver
+            .map_or_else(|| "the driver is not known".to_owned(), |d| format!("there is {}", d.name())),
         Term::Version { .. } => match properties.arch {
             Some((major, minor)) => format!("the GPU's compute capability is {major}.{minor}"),
             None => "the GPU's compute capability is not known".to_owned(),
@@ -348,12 +359,14 @@ mod tests {
         let variables = |list: &[(&str, &str)]| {
             list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
-        let both = variables(&[("NVIDIA_REQUIRE_CUDA", "cuda>=11.0"), ("NVIDIA_REQUIRE_DRIVER", "driver>=560")]);
+        let both =
+            variables(&[("NVIDIA_REQUIRE_CUDA", "cuda>=11.0"), ("NVIDIA_REQUIRE_DRIVER", "driver>=560")]);
         assert!(matches!(
             evaluate(&both, &properties),
             Outcome::Unmet { variable, .. } if variable == "NVIDIA_REQUIRE_DRIVER"
         ));
-        let jetson = variables(&[("NVIDIA_REQUIRE_JETPACK_HOST_MOUNTS", "base-only"), ("NVIDIA_REQUIRE_CUDA", "")]);
+        let jetson =
+            variables(&[("NVIDIA_REQUIRE_JETPACK_HOST_MOUNTS", "base-only"), ("NVIDIA_REQUIRE_CUDA", "")]);
         assert_eq!(evaluate(&jetson, &properties), Outcome::Met);
     }
 

@@ -65,8 +65,10 @@ struct WireKind {
 }
 
 // The tables are part of the program; the tests below read every row, so what is wrong in one is found there.
-static TABLES: LazyLock<Tables> = LazyLock::new(|| read_drivers(CUDA_DRIVERS).expect("the embedded table is valid"));
-static MODELS: LazyLock<Vec<Model>> = LazyLock::new(|| read_models(GPUS).expect("the embedded table is valid"));
+static TABLES: LazyLock<Tables> =
+    LazyLock::new(|| read_drivers(CUDA_DRIVERS).expect("the embedded table is valid"));
+static MODELS: LazyLock<Vec<Model>> =
+    LazyLock::new(|| read_models(GPUS).expect("the embedded table is valid"));
 
 /// The CUDA tables.
 pub(super) fn tables() -> &'static Tables {
@@ -110,8 +112,9 @@ fn read_models(text: &str) -> Result<Vec<Model>, String> {
     let mut models = Vec::new();
     for (kind, group) in wire {
         for (capability, names) in group.models {
-            let compute_capability =
-                Version::parse(&capability).ok_or_else(|| format!("{capability}: not a capability"))?.major_minor();
+            let compute_capability = Version::parse(&capability)
+                .ok_or_else(|| format!("{capability}: not a capability"))?
+                .major_minor();
             models.extend(names.into_iter().map(|name| Model {
                 name,
                 compute_capability,

@@ -11,6 +11,7 @@ fn facts(cuda: Option<&str>, require: &[(&str, &str)]) -> ImageFacts {
     }
 }
 
+#[allow(clippy::unnecessary_wraps)]
 fn gpu(model: &str) -> Option<GpuFacts> {
     Some(GpuFacts { model: Some(model.to_owned()), ..GpuFacts::default() })
 }
@@ -54,7 +55,14 @@ fn verdicts() {
         (Some("12.8.1"), Some("cuda>=12.8"), Some("550.163.01"), "H100", Refuse, "offers CUDA 12.4"),
         (Some("12.8.1"), Some("cuda>=12.8"), Some("575.51.03"), "H100", Native, ""),
         (Some("12.8.1"), Some("arch>=9.0"), Some("575.51.03"), "A100", Refuse, "compute capability is 8.0"),
-        (Some("12.8.1"), Some("arch>=9.0"), Some("575.51.03"), "X9000", Unknown, "compute capability is not known"),
+        (
+            Some("12.8.1"),
+            Some("arch>=9.0"),
+            Some("575.51.03"),
+            "X9000",
+            Unknown,
+            "compute capability is not known",
+        ),
         (Some("12.8.1"), Some("cuda>=12.8 mystery>=1"), Some("575.51.03"), "H100", Unknown, "mystery"),
         (Some("12.8.1"), Some("gpu"), Some("575.51.03"), "H100", Unknown, "operator"),
         (Some("13.0.0"), None, Some("580.65.06"), "V100", Refuse, "volta"),
@@ -96,7 +104,11 @@ fn every_row_of_the_tables() {
         assert_eq!(judge(&image, Some(floor), gpu("T4")).outcome, expected, "{release:?} with {floor}");
         let branch_below = (tables.floor[&release.0].major() - 1).to_string();
         assert_eq!(judge(&image, Some(&branch_below), gpu("T4")).outcome, Unknown, "{release:?}");
-        assert_eq!(judge(&image, Some(&branch_below), gpu("GeForce RTX 2080")).outcome, Refuse, "{release:?}");
+        assert_eq!(
+            judge(&image, Some(&branch_below), gpu("GeForce RTX 2080")).outcome,
+            Refuse,
+            "{release:?}"
+        );
     }
     for (major, architectures) in &tables.dropped {
         let image = facts(Some(&format!("{major}.0.0")), &[]);
@@ -104,7 +116,13 @@ fn every_row_of_the_tables() {
             let name = tables::architecture(model.compute_capability).unwrap();
             let verdict = judge(&image, Some("999.0.1"), gpu(&model.name));
             let dropped = architectures.iter().any(|dropped| dropped == name);
-            assert_eq!(verdict.outcome == Refuse, dropped, "CUDA {major} on {}: {}", model.name, verdict.because);
+            assert_eq!(
+                verdict.outcome == Refuse,
+                dropped,
+                "CUDA {major} on {}: {}",
+                model.name,
+                verdict.because
+            );
         }
     }
 }

@@ -232,7 +232,11 @@ mod tests {
             (Equal, "550.163.1", true),
             (NotEqual, "550.163.1", false),
         ] {
-            assert_eq!(exact.range.compare(operator, &version(value)), Some(expected), "{operator:?} {value}");
+            assert_eq!(
+                exact.range.compare(operator, &version(value)),
+                Some(expected),
+                "{operator:?} {value}"
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Boot unit, secrets, checks and the engine's start, under emulation.
-const BACK: Duration = Duration::from_secs(180);
+const BACK: Duration = Duration::from_mins(3);
 
 #[test]
 fn after_a_reboot_the_deployment_comes_back_behind_the_gate() {

@@ -1,6 +1,6 @@
 //! A deployment comes up, serves, and stays as it is while nothing changes.
 
-use crate::support::{MODEL, served, turn};
+use crate::support::{served, turn};
 
 #[test]
 fn a_deployment_serves_and_a_second_up_changes_nothing() {
@@ -48,7 +48,7 @@ fn a_deployment_stops_and_comes_up_again_with_the_same_identity() {
 #[test]
 fn an_engine_that_ends_ends_the_wait_with_its_last_lines() {
     let _turn = turn();
-    let (machine, _site) = served();
+    let (machine, site) = served();
     // The same deployment under another name and port, whose engine fails while it loads.
     let deployment = machine.deployment();
     machine.sh(&format!(
@@ -61,5 +61,5 @@ fn an_engine_that_ends_ends_the_wait_with_its_last_lines() {
     assert!(run.code == 1 || run.code == 3, "{run}");
     run.says("CUDA out of memory");
     // The one that served is as it was.
-    machine.sh(&format!("docker ps --format '{{{{.Command}}}}' --no-trunc | grep -q . && test -n '{MODEL}'"));
+    machine.assert_serves(&site);
 }

@@ -1,0 +1,43 @@
+//! Recorded exceptions: `[checks] accept`, id to reason.
+
+use super::registry::{LATER, registry};
+use crate::{
+    error::{Error, Result},
+    profile::Profile,
+};
+
+/// Refuses exceptions for checks that do not exist, and reasons that say nothing.
+///
+/// # Errors
+/// A usage error for each, with the nearest id there is.
+pub fn validate(profile: &Profile) -> Result<()> {
+    let errors = profile.checks.accept.iter().filter_map(|(id, reason)| {
+        if !is_id(id) {
+            return Some(unknown_id(id, "`[checks] accept` names a check that does not exist:"));
+        }
+        reason.trim().is_empty().then(|| {
+            Error::usage(format!("`[checks] accept` gives no reason for `{id}`"))
+                .hint(format!("write why it may stay: `accept = {{ \"{id}\" = \"…\" }}`"))
+        })
+    });
+    Error::join(errors).map_or(Ok(()), Err)
+}
+
+/// Whether the catalogue has this id, built already or not.
+pub(super) fn is_id(id: &str) -> bool {
+    registry().iter().any(|check| check.id == id) || LATER.contains(&id)
+}
+
+/// The error for an id that is none, naming the nearest one.
+pub(super) fn unknown_id(id: &str, what: &str) -> Error {
+    let ids = registry().iter().map(|check| check.id).chain(LATER.iter().copied());
+    let nearest = ids
+        .map(|known| (strsim::damerau_levenshtein(known, id), known))
+        .min()
+        .filter(|(distance, _)| *distance <= id.chars().count().max(4) / 2);
+    let error = Error::usage(format!("{what} `{}`", id.escape_debug()));
+    match nearest {
+        Some((_, known)) => error.hint(format!("did you mean `{known}`?")),
+        None => error.hint("`bedplate explain` lists every check"),
+    }
+}

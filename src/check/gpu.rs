@@ -1,0 +1,153 @@
+//! Layer 1: GPUs on PCI, the kernel module, and what NVML sees.
+
+use super::{subject::Subject, verdict::Verdict};
+use crate::host::facts::{Facts, Nvml};
+
+pub(super) fn pci(subject: &Subject<'_>, facts: &Facts) -> Verdict {
+    let devices = match facts.pci.as_result() {
+        Ok(devices) => devices,
+        Err(why) => return Verdict::unknown(why),
+    };
+    // A profile with a driver and no count still wants one.
+    let wanted = subject.profile.gpu.as_ref().and_then(|gpu| gpu.count).unwrap_or(1);
+    let found = devices.len();
+    let mut verdict = if (found as u64) < u64::from(wanted) {
+        Verdict::fail(format!("{found} of {wanted} NVIDIA devices on PCI"))
+            .next("hardware or passthrough, not software: `lspci -d 10de:`; seat the card, or give the machine its devices")
+    } else {
+        Verdict::pass(format!("{found} NVIDIA devices on PCI"))
+    };
+    verdict.evidence = devices
+        .iter()
+        .map(|d| {
+            format!("`{}`: device {}, driver {}", d.address, d.device, d.driver.as_deref().unwrap_or("none"))
+        })
+        .collect();
+    if verdict.evidence.is_empty() {
+        verdict.evidence.push("`/sys/bus/pci/devices`: no display controller of vendor 0x10de".to_owned());
+    }
+    verdict
+}
+
+pub(super) fn module(subject: &Subject<'_>, facts: &Facts) -> Verdict {
+    let module = match facts.module.as_result() {
+        Ok(module) => module,
+        Err(why) => return Verdict::unknown(why),
+    };
+    if let Some(version) = &module.loaded {
+        let verdict = Verdict::pass(format!("module {version} is loaded"))
+            .saw(format!("`/sys/module/nvidia/version`: {version}"));
+        return match &subject.profile.driver.version {
+            Some(wanted) => verdict.saw(format!("profile: driver {wanted}")),
+            None => verdict,
+        };
+    }
+    let release = facts.kernel.ok().map_or("the running kernel", |kernel| kernel.release.as_str());
+    let absent = "`/sys/module/nvidia`: not there";
+    match &module.file {
+        None => {
+            let mut verdict = Verdict::fail(format!("there is no NVIDIA module for kernel {release}: it was not built"))
+                .saw(absent)
+                .saw(format!("`/lib/modules/{release}/modules.dep`: names no `nvidia.ko`"))
+                .next("install the driver package and the headers of this kernel, then `dkms status`");
+            if !module.other_kernels.is_empty() {
+                let others = module.other_kernels.join(", ");
+                verdict = verdict
+                    .saw(format!("built for other kernels: {others}"))
+                    .next(format!("reboot into a kernel it was built for ({others}), or `dkms autoinstall -k {release}`"));
+            }
+            verdict
+        }
+        Some(file) if module.secure_boot == Some(true) => {
+            Verdict::fail("the NVIDIA module is there and not loaded; Secure Boot is on, which refuses an unsigned one")
+                .saw(absent)
+                .saw(format!("file: `{file}`"))
+                .saw("Secure Boot: on")
+                .next("`modprobe nvidia`; if it says `Key was rejected`, enrol the signing key with `mokutil --import` and reboot")
+        }
+        Some(file) => Verdict::fail("the NVIDIA module is there and not loaded")
+            .saw(absent)
+            .saw(format!("file: `{file}`"))
+            .next("`modprobe nvidia`, and if that fails `dmesg | grep -i -e nvrm -e nvidia` says why"),
+    }
+}
+
+pub(super) fn version_match(_: &Subject<'_>, facts: &Facts) -> Verdict {
+    let loaded = match facts.module.as_result() {
+        Ok(module) => module.loaded.as_deref(),
+        Err(why) => return Verdict::unknown(why),
+    };
+    let Some(loaded) = loaded else { return Verdict::unknown("no module is loaded to compare with") };
+    let kernel = format!("loaded module: {loaded}");
+    let library = facts.user_space.ok().and_then(Option::as_deref);
+    let library_line = match facts.user_space.as_result() {
+        Ok(Some(version)) => format!("user-space library: {version}"),
+        Ok(None) => "user-space library: its file name carries no version".to_owned(),
+        Err(why) => format!("user-space library: {why}"),
+    };
+    let mismatch = |other: &str| {
+        Verdict::fail(format!(
+            "the loaded module is {loaded}, the user-space library {other}: upgraded under a running driver"
+        ))
+        .saw(kernel.clone())
+        .saw(library_line.clone())
+        .next("reboot, or unload and load the module while no process uses a GPU")
+    };
+    match facts.nvml.as_result() {
+        Ok(Nvml::VersionMismatch) => {
+            mismatch(library.filter(|library| *library != loaded).unwrap_or("another version"))
+                .saw("NVML: driver/library version mismatch (18)")
+        }
+        _ if library.is_some_and(|library| library != loaded) => mismatch(library.unwrap_or_default()),
+        Ok(Nvml::Answers(gpus)) if gpus.driver != loaded => mismatch(&gpus.driver),
+        Ok(Nvml::Answers(gpus)) => Verdict::pass(format!("module and library are both {loaded}"))
+            .saw(kernel)
+            .saw(library_line)
+            .saw(format!("NVML: driver {}", gpus.driver)),
+        Ok(Nvml::NoLibrary(why)) => Verdict::fail("the driver's user-space library is not installed")
+            .saw(kernel)
+            .saw(format!("NVML: {why}"))
+            .next(format!("install the user-space packages of driver {loaded} (`libnvidia-ml1`)")),
+        Ok(Nvml::DriverNotLoaded) => Verdict::unknown(
+            "the module is loaded, but NVML cannot reach it: device nodes missing or not accessible?",
+        )
+        .saw(kernel)
+        .saw(library_line)
+        .next("`ls -l /dev/nvidia*`; `nvidia-modprobe -u -c 0` makes the nodes"),
+        Err(why) => Verdict::unknown(why).saw(kernel).saw(library_line),
+    }
+}
+
+pub(super) fn count(subject: &Subject<'_>, facts: &Facts) -> Verdict {
+    let gpus = match facts.nvml.as_result() {
+        Ok(Nvml::Answers(gpus)) => gpus,
+        Ok(Nvml::NoLibrary(why)) => return Verdict::unknown(format!("no NVML library: {why}")),
+        Ok(Nvml::DriverNotLoaded) => return Verdict::unknown("NVML: the driver is not loaded"),
+        Ok(Nvml::VersionMismatch) => return Verdict::unknown("NVML: driver/library version mismatch"),
+        Err(why) => return Verdict::unknown(why),
+    };
+    let on_pci = match facts.pci.as_result() {
+        Ok(devices) => devices.len() as u64,
+        Err(why) => return Verdict::unknown(format!("nothing to compare NVML's count with: {why}")),
+    };
+    let asked = subject.profile.gpu.as_ref().and_then(|gpu| gpu.count).map_or(0, u64::from);
+    let wanted = on_pci.max(asked).max(1);
+    let seen = gpus.devices.len() as u64;
+    let mut verdict = if seen < wanted {
+        Verdict::fail(format!("NVML sees {seen} of {wanted} GPUs: one fell off the bus"))
+            .next("`dmesg | grep -i xid`, drain the host and power-cycle it; if it stays away, the card or its slot is bad")
+    } else {
+        Verdict::pass(format!("NVML sees {seen} of {wanted} GPUs"))
+    };
+    verdict.evidence.push(format!("PCI: {on_pci} devices"));
+    verdict.evidence.extend(gpus.devices.iter().map(|device| {
+        format!(
+            "GPU {}: {} {}",
+            device.index,
+            device.name.as_deref().unwrap_or("(no name)"),
+            device.uuid.as_deref().unwrap_or("")
+        )
+    }));
+    verdict.evidence.extend(gpus.lost.iter().cloned());
+    verdict
+}

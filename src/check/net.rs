@@ -1,0 +1,129 @@
+//! Layer 1: the agent's and Docker's API must not listen on more than loopback.
+
+use std::net::IpAddr;
+
+use super::{
+    subject::Subject,
+    verdict::{Tally, Verdict},
+};
+use crate::{host::facts::Facts, profile::services::Role};
+
+/// Docker's TCP ports: plain and TLS (IANA `docker`, `docker-s`).
+const DOCKER: [u16; 2] = [2375, 2376];
+/// The secret that guards the agent's API (deployment format, `miner_client`).
+const AGENT_KEY: &str = "MINER_API_KEY";
+
+pub(super) fn exposed(subject: &Subject<'_>, facts: &Facts) -> Verdict {
+    let mut tally = Tally::default();
+    match facts.daemon_json.as_result() {
+        Ok(None) => tally.note("`/etc/docker/daemon.json`: not there"),
+        Ok(Some(configuration)) => {
+            let open: Vec<&String> = configuration.hosts.iter().filter(|host| is_open(host)).collect();
+            for host in &open {
+                tally.bad(
+                    format!("Docker's API listens on `{host}`: whoever reaches it is root"),
+                    "remove it from `hosts` in `/etc/docker/daemon.json`, then `systemctl restart docker`",
+                );
+            }
+            if open.is_empty() {
+                tally.note("`/etc/docker/daemon.json`: no `hosts` beyond this host");
+            }
+        }
+        Err(why) => tally.unknown(why),
+    }
+    let agent: Vec<_> =
+        subject.wanted.ports().filter(|(_, service, _)| service.role == Role::Agent).collect();
+    match facts.listeners.as_result() {
+        Ok(listeners) => {
+            let tcp = || listeners.iter().filter(|listener| listener.protocol == "tcp");
+            for listener in tcp().filter(|l| DOCKER.contains(&l.port) && !l.address.is_loopback()) {
+                tally.bad(
+                    format!("port {} (Docker's API) listens on {}", listener.port, listener.address),
+                    "remove `-H tcp://…` from the daemon's `hosts` or its unit, then `systemctl restart docker`",
+                );
+            }
+            for (deployment, service, port) in &agent {
+                // Published further on purpose is judged below; here: further than was asked for.
+                let wider = |address: IpAddr| !address.is_loopback() && address != port.address;
+                for listener in tcp().filter(|l| l.port == port.host_port && wider(l.address)) {
+                    if port.address.is_unspecified() {
+                        continue;
+                    }
+                    tally.bad(
+                        format!(
+                            "the API of `{}` listens on {}:{}, meant was {}",
+                            service.name, listener.address, listener.port, port.address
+                        ),
+                        format!(
+                            "`bedplate restart {}`; if it stays, another program has that port",
+                            deployment.name
+                        ),
+                    );
+                }
+            }
+            tally.good(format!("{} sockets listen; none of Docker's API beyond loopback", listeners.len()));
+        }
+        Err(why) => tally.unknown(why),
+    }
+    for (deployment, service, port) in agent {
+        if port.address.is_loopback() {
+            tally.good(format!("the API of `{}` is meant for {}", service.name, port.address));
+        } else if deployment.secrets.contains_key(AGENT_KEY) {
+            tally.weak(
+                format!(
+                    "the API of `{}` is published on {}:{} (behind `{AGENT_KEY}`)",
+                    service.name, port.address, port.host_port
+                ),
+                format!(
+                    "publish it on loopback: `host_port: {}` in `{}.yaml`",
+                    port.host_port, deployment.name
+                ),
+            );
+        } else {
+            tally.bad(
+                format!(
+                    "the API of `{}` is published on {}:{} without `{AGENT_KEY}`",
+                    service.name, port.address, port.host_port
+                ),
+                format!(
+                    "write `host_port: {}` in `{}.yaml`, or give it `{AGENT_KEY}`",
+                    port.host_port, deployment.name
+                ),
+            );
+        }
+    }
+    tally.verdict("neither Docker's nor the agent's API listens beyond loopback", "nothing listens")
+}
+
+/// Whether an entry of the daemon's `hosts` is reachable from other hosts.
+fn is_open(host: &str) -> bool {
+    let Some(rest) = host.strip_prefix("tcp://") else { return false };
+    let name = rest
+        .strip_prefix('[')
+        .and_then(|v6| v6.split_once(']'))
+        .map_or_else(|| rest.split(['/', ':']).next().unwrap_or(rest), |(address, _)| address);
+    name != "localhost" && !name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_and_sockets_are_shut() {
+        for shut in [
+            "unix:///run/docker.sock",
+            "fd://",
+            "tcp://127.0.0.1:2375",
+            "tcp://[::1]:2375",
+            "tcp://localhost",
+        ] {
+            assert!(!is_open(shut), "{shut}");
+        }
+        for open in
+            ["tcp://0.0.0.0:2375", "tcp://:2375", "tcp://[::]:2375", "tcp://10.0.0.5:2376", "tcp://gpu1"]
+        {
+            assert!(is_open(open), "{open}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Every check from facts: healthy, broken, unseen, repaired; and the rules around them.
+
+mod facts;
+mod gating;
+mod rules;
+mod table;
+
+use facts::World;
+
+use super::{judge, judge_only, report::*};
+
+impl World {
+    /// One check's finding.
+    fn finding(&self, id: &str) -> Finding {
+        let subject = self.subject();
+        let report = judge_only(&[id], &subject, &self.facts);
+        assert_eq!(report.findings.len(), 1, "{id}");
+        report.findings.into_iter().next().unwrap()
+    }
+
+    /// The report of these layers.
+    fn report(&self, layers: &[Layer]) -> Report {
+        judge(layers, &self.subject(), &self.facts)
+    }
+}

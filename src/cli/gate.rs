@@ -1,0 +1,44 @@
+//! Keeping what checks proved: readiness of the host and of a deployment, for `up`.
+
+use super::{subject, subject::Held};
+use crate::{
+    check::{
+        readiness::{self, Binding, Readiness},
+        report::{Layer, Report},
+    },
+    error::Result,
+    host::facts::Facts,
+    profile::Deployment,
+    system::{clock, files::Root},
+};
+
+/// The part of a report that is about these layers.
+pub fn part(report: &Report, highest: Layer) -> Report {
+    Report {
+        subject: report.subject.clone(),
+        findings: report.findings.iter().filter(|finding| finding.layer <= highest).cloned().collect(),
+    }
+}
+
+/// Keeps the host's readiness, where what was judged is this host's generation.
+pub fn save_host(root: &Root, held: &Held, report: &Report, facts: &Facts) -> Result<()> {
+    let Some((number, lock)) = held.generation else { return Ok(()) };
+    let mut report = part(report, Layer::Toolkit);
+    "host".clone_into(&mut report.subject);
+    let binding = Binding::of(number, lock, None, facts);
+    readiness::save(root, number, "host", &Readiness::new(binding, report, clock::now()))
+}
+
+/// Keeps a deployment's readiness, and the host's with it.
+pub fn save_deployment(
+    root: &Root,
+    held: &Held,
+    deployment: &Deployment,
+    report: &Report,
+    facts: &Facts,
+) -> Result<()> {
+    let Some((number, lock)) = held.generation else { return Ok(()) };
+    save_host(root, held, report, facts)?;
+    let binding = Binding::of(number, lock, Some(subject::deployment_digest(deployment)), facts);
+    readiness::save(root, number, &deployment.name, &Readiness::new(binding, report.clone(), clock::now()))
+}

@@ -1,0 +1,158 @@
+//! `generations`: lists, compares and switches what was applied.
+
+use std::sync::Arc;
+
+use super::{Context, args, provision as verb, report, subject};
+use crate::{
+    error::{Error, Result},
+    host::{
+        generations::{Generations, gc},
+        layout,
+        provision::{self, Options},
+        secrets::SecretValues,
+    },
+    plan::{self, Goal, Inputs},
+    system::files::Root,
+    ui::{Format, exit, table::table, text},
+};
+
+/// Runs `generations`.
+pub fn run(context: &Context, verb: &args::Generations) -> Result<u8> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::failed("generations are for root alone").hint("run it with `sudo`"));
+    }
+    let root = subject::host_root()?;
+    match verb {
+        args::Generations::List => list(context, &root).map(|()| exit::DONE),
+        args::Generations::Diff { a, b } => diff(context, &root, *a, *b).map(|()| exit::DONE),
+        args::Generations::Switch { number } => context.run(switch(context, &root, *number)),
+        args::Generations::Rollback => {
+            let number = provision::previous(&root)?;
+            context.run(switch(context, &root, number))
+        }
+        args::Generations::Gc { keep } => context.run(collect(context, &root, *keep)).map(|()| exit::DONE),
+    }
+}
+
+fn list(context: &Context, root: &Root) -> Result<()> {
+    let generations = Generations::new(root);
+    let listed = generations.list()?;
+    if context.ui.format == Format::Json {
+        return context.ui.json(&listed);
+    }
+    if let Some(left) = provision::interrupted(root)? {
+        context.ui.warn(&format!("a run was interrupted: {left}; `bedplate provision` goes on with it"));
+    }
+    if listed.is_empty() {
+        context.ui.say("no generations: this host was never provisioned");
+        return Ok(());
+    }
+    let rows = listed.iter().map(|one| {
+        let state = match (&one.unreadable, one.state) {
+            (Some(why), _) => format!("unreadable: {why}"),
+            (None, Some(state)) => state.to_string(),
+            (None, None) => "unknown".to_owned(),
+        };
+        let ready = generations.is_ready(one.number).map_or("unknown", |ready| if ready { "yes" } else { "no" });
+        let about = one.about.as_ref();
+        [
+            format!("{}{}", if one.current { "* " } else { "  " }, one.number),
+            about.map_or_else(String::new, |about| about.created.strftime("%F %T UTC").to_string()),
+            about.map_or_else(String::new, |about| about.profile.clone()),
+            about.map_or_else(String::new, |about| about.lock.short()),
+            state,
+            ready.to_owned(),
+        ]
+    });
+    context.ui.data(&table(["NUMBER", "MADE", "PROFILE", "LOCK", "STATE", "CHECKS PASSED"], rows))
+}
+
+fn diff(context: &Context, root: &Root, a: u64, b: u64) -> Result<()> {
+    let (old, new) = (subject::pinned(root, a)?, subject::pinned(root, b)?);
+    let lines = Generations::new(root).diff(a, b, Some((&old.lock, &new.lock)))?;
+    if context.ui.format == Format::Json {
+        return context.ui.json(&serde_json::json!({ "schema": 1, "from": a, "to": b, "differences": lines }));
+    }
+    if lines.is_empty() {
+        context.ui.say(&format!("generations {a} and {b} do not differ"));
+        return Ok(());
+    }
+    context.ui.data(&lines.join("\n"))
+}
+
+/// Goes to another generation from what the host has: no network, no operator.
+async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> {
+    let bundle = subject::bundle(root, number)?;
+    let pinned = bundle.open()?;
+    let inputs = Inputs {
+        profile: &pinned.profile,
+        lock: &pinned.lock,
+        sources: &pinned.sources,
+        bundle: bundle.digest(),
+    };
+    let look = Options {
+        docker_socket: subject::docker_socket(context).unwrap_or_else(|| layout::DOCKER_SOCKET.to_owned()),
+        ..Options::default()
+    };
+    let none = SecretValues::new();
+    let held = provision::hold(root, "generations switch")?;
+    let state = provision::observe(root, &inputs, &none, &look).await?;
+    let plan = plan::make(&inputs, &state, Goal::Switch(number))?;
+    if plan.is_empty() {
+        context.ui.say(&format!("generation {number} is current, and nothing is to do"));
+        return Ok(exit::DONE);
+    }
+    let progress = context.ui.progress();
+    let outcome = provision::apply(
+        &plan,
+        &provision::Context {
+            root,
+            held: &held,
+            name: &pinned.name,
+            profile: &pinned.profile,
+            lock: &pinned.lock,
+            lock_digest: pinned.lock_digest,
+            bundle: bundle.digest(),
+            files: bundle.files(),
+            secrets: &none,
+            registries: &std::collections::BTreeMap::new(),
+            docker_socket: &look.docker_socket,
+            program: look.program.clone(),
+            progress: progress.as_ref(),
+        },
+    )
+    .await?;
+    for warning in &outcome.warnings {
+        context.ui.warn(warning);
+    }
+    context.ui.say(&format!("generation {number} is current: {} carried out", text::count(outcome.changed, "step")));
+    drop(held);
+    let found = verb::check(context, root).await?;
+    report::print(context, &found)
+}
+
+async fn collect(context: &Context, root: &Root, keep: u64) -> Result<()> {
+    let held = provision::hold(root, "generations gc")?;
+    let socket = subject::docker_socket(context).unwrap_or_else(|| layout::DOCKER_SOCKET.to_owned());
+    let docker = crate::docker::Docker::connect(&socket).await;
+    let docker = match docker {
+        Ok(docker) => Some(docker),
+        Err(error) => {
+            context.ui.warn(&format!("image tags stay: {}", error.message()));
+            None
+        }
+    };
+    let removed = gc(root, usize::try_from(keep).unwrap_or(usize::MAX), docker.as_ref()).await?;
+    drop(held);
+    if context.ui.format == Format::Json {
+        return context.ui.json(&serde_json::json!({
+            "schema": 1, "generations": removed.generations, "tags": removed.tags,
+        }));
+    }
+    context.ui.say(&format!(
+        "removed {} and {}",
+        text::count(removed.generations.len(), "generation"),
+        text::count(removed.tags.len(), "image tag")
+    ));
+    Ok(())
+}

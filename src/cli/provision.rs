@@ -1,0 +1,284 @@
+//! `provision`: facts → plan → apply → check → readiness, here, in a tree, or on a host over SSH.
+
+use std::{path::Path, sync::Arc};
+
+use super::{
+    Context, args, gate, inputs,
+    inputs::Sources,
+    registries, report, subject,
+    subject::Held,
+};
+use crate::{
+    check::{
+        report::{Layer, Report},
+        up_to,
+    },
+    error::{Error, Result},
+    fleet::{ssh, wire},
+    host::{
+        generations::Generations,
+        layout,
+        provision::{self, Options},
+        secrets::{self, Frame},
+    },
+    lock::bundle::{Bundle, Pinned},
+    plan::{self, Goal, Inputs, Plan},
+    system::files::{self, Root},
+    ui::{Format, exit, text},
+};
+
+/// Runs `provision`.
+pub fn run(context: &Context, args: &args::Provision) -> Result<u8> {
+    let sources = Sources::read(context, args.profile.as_deref())?;
+    let (bundle, pinned) = sources.pinned(context)?;
+    let options = wire::Options { dry_run: args.dry_run, reboot: args.reboot, no_check: args.no_check };
+    if let Some(destination) = &args.host {
+        let frame = context.run(frame(context, &pinned, sources.directory()))?;
+        return context.run(remote(context, destination, wire::Request { options, bundle, frame }));
+    }
+    let root = Arc::new(match &args.root {
+        Some(directory) => Root::open(&context.path(directory))?,
+        None => {
+            refuse_unprivileged(args.dry_run)?;
+            Root::open(Path::new("/"))?
+        }
+    });
+    context.run(async {
+        let frame =
+            if root.is_host() { frame(context, &pinned, sources.directory()).await? } else { Frame::default() };
+        here(context, &root, &bundle, &pinned, frame, &options).await
+    })
+}
+
+fn refuse_unprivileged(dry_run: bool) -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let doing = if dry_run { "looking at" } else { "provisioning" };
+    Err(Error::failed(format!("{doing} this host needs root"))
+        .hint("run it with `sudo`, provision over SSH with `--host USER@NAME`, or prepare a tree with `--root DIR`"))
+}
+
+/// Secrets and registry credentials of the operator's side.
+async fn frame(context: &Context, pinned: &Pinned, directory: &Path) -> Result<Frame> {
+    let resolved = secrets::resolve(&pinned.profile, &context.env, directory).await?;
+    for (name, why) in &resolved.absent {
+        context.ui.say(&format!("secret `{name}` is not here: {why}; the host's own is kept, if it has one"));
+    }
+    Ok(Frame { secrets: resolved.values, registries: registries::logins(context, &pinned.lock).await? })
+}
+
+/// Provisions the host or tree beneath `root`, then checks it.
+pub async fn here(
+    context: &Context,
+    root: &Arc<Root>,
+    bundle: &Bundle,
+    pinned: &Pinned,
+    mut frame: Frame,
+    options: &wire::Options,
+) -> Result<u8> {
+    inputs::refuse_stale(pinned, &pinned.name)?;
+    let inputs = Inputs {
+        profile: &pinned.profile,
+        lock: &pinned.lock,
+        sources: &pinned.sources,
+        bundle: bundle.digest(),
+    };
+    if root.is_host() {
+        secrets::add_from_host(root, &pinned.profile, &mut frame.secrets)?;
+    }
+    let look = Options {
+        docker_socket: subject::docker_socket(context).unwrap_or_else(|| layout::DOCKER_SOCKET.to_owned()),
+        ..Options::default()
+    };
+    let seen = async || {
+        let state = provision::observe(root, &inputs, &frame.secrets, &look).await?;
+        plan::make(&inputs, &state, Goal::Provision)
+    };
+    // Looked at first without holding the host: where nothing is to do, nothing is touched.
+    let mut plan = seen().await?;
+    if options.dry_run {
+        print_plan(context, &plan)?;
+        plan.refuse()?;
+        return Ok(exit::DONE);
+    }
+    let mut changed = 0;
+    let mut reboot = None;
+    if plan.is_empty() {
+        if context.ui.format == Format::Text {
+            context.ui.data("nothing to do\n")?;
+        }
+    } else {
+        plan.refuse()?;
+        let held = provision::hold(root, "provision")?;
+        // Another run may have come between.
+        plan = seen().await?;
+        if let Some(left) = &plan.finishes {
+            context.ui.say(&format!("going on where an interrupted run stopped: {left}"));
+        }
+        let progress = context.ui.progress();
+        let outcome = provision::apply(
+            &plan,
+            &provision::Context {
+                root,
+                held: &held,
+                name: &pinned.name,
+                profile: &pinned.profile,
+                lock: &pinned.lock,
+                lock_digest: pinned.lock_digest,
+                bundle: bundle.digest(),
+                files: bundle.files(),
+                secrets: &frame.secrets,
+                registries: &frame.registries,
+                docker_socket: &look.docker_socket,
+                program: look.program.clone(),
+                progress: progress.as_ref(),
+            },
+        )
+        .await?;
+        for warning in &outcome.warnings {
+            context.ui.warn(warning);
+        }
+        for waits in plan.deferred.iter().map(|deferred| format!("{}: {}", deferred.what, deferred.why)) {
+            context.ui.say(&format!("waits: {waits}"));
+        }
+        for waits in &outcome.deferred {
+            context.ui.say(&format!("waits: {waits}"));
+        }
+        changed = outcome.changed;
+        reboot = outcome.reboot;
+        context.ui.say(&format!(
+            "generation {} is current: {} carried out",
+            outcome.generation,
+            text::count(changed, "step")
+        ));
+    }
+    if !root.is_host() || options.no_check {
+        return finish(context, &plan, changed, None, None, options).await;
+    }
+    if changed == 0 && plan.is_empty() && context.ui.format == Format::Text {
+        // What was proved stays proved; `up` looks whether it is still fresh.
+        return Ok(exit::DONE);
+    }
+    let report = if reboot.is_some() { None } else { Some(check(context, root).await?) };
+    finish(context, &plan, changed, report, reboot, options).await
+}
+
+/// Layers 1 and 2, and layer 3 for each deployment of the profile; keeps what they prove.
+pub async fn check(context: &Context, root: &Arc<Root>) -> Result<Report> {
+    let Some((generation, pinned)) = subject::current(root)? else { return Err(subject::not_provisioned()) };
+    let held = Held::of_generation(&generation, pinned);
+    let sources = subject::sources(context, root);
+    let subject = held.subject(context, None)?;
+    let (mut all, facts) = subject::judge(&subject, &sources, &up_to(Layer::Toolkit)).await;
+    gate::save_host(root, &held, &all, &facts)?;
+    for deployment in &held.deployments {
+        let subject = held.subject(context, Some(deployment))?;
+        let (found, facts) = subject::judge(&subject, &sources, &up_to(Layer::Runtime)).await;
+        gate::save_deployment(root, &held, deployment, &found, &facts)?;
+        let several = held.deployments.len() > 1;
+        all.findings.extend(found.findings.into_iter().filter(|finding| finding.layer == Layer::Runtime).map(
+            |mut finding| {
+                if several {
+                    finding.because = format!("{}: {}", deployment.name, finding.because);
+                }
+                finding
+            },
+        ));
+    }
+    Generations::new(root).keep_report(generation.about.number, &report::json(&all))?;
+    Ok(all)
+}
+
+async fn finish(
+    context: &Context,
+    plan: &Plan,
+    changed: usize,
+    report: Option<Report>,
+    reboot: Option<String>,
+    options: &wire::Options,
+) -> Result<u8> {
+    let ready = report.as_ref().is_none_or(Report::opens_gate);
+    match (context.ui.format, &report) {
+        (Format::Json, _) => context.ui.json(&serde_json::json!({
+            "schema": 1, "generation": plan.generation, "changed": changed, "reboot": reboot,
+            "deferred": plan.deferred, "report": report.as_ref().map(report::json),
+        }))?,
+        (_, Some(report)) => {
+            report::print(context, report)?;
+        }
+        _ => {}
+    }
+    if let Some(why) = reboot {
+        context.ui.say(&format!("a reboot is needed: {why}; after it the checks run by themselves"));
+        if options.reboot {
+            crate::system::process::Command::new("systemctl").arg("reboot").check().await?;
+        }
+        return Ok(exit::REBOOT);
+    }
+    Ok(if ready { exit::DONE } else { exit::CHECK })
+}
+
+fn print_plan(context: &Context, plan: &Plan) -> Result<()> {
+    if context.ui.format == Format::Json {
+        return context.ui.json(plan);
+    }
+    for warning in &plan.warnings {
+        context.ui.warn(warning);
+    }
+    if plan.is_empty() {
+        return context.ui.data("nothing to do\n");
+    }
+    let mut lines = plan.lines().join("\n");
+    lines.push('\n');
+    context.ui.data(&lines)?;
+    if let Some(why) = &plan.reboot {
+        context.ui.say(&format!("a reboot would be needed: {why}"));
+    }
+    context.ui.say(&format!(
+        "would make generation {}: {}; nothing was changed",
+        plan.generation,
+        text::count(plan.steps.len(), "step")
+    ));
+    Ok(())
+}
+
+/// Provisions a host over SSH: the binary and the bundle go there, secrets on standard input.
+async fn remote(context: &Context, destination: &str, request: wire::Request) -> Result<u8> {
+    let control = tempfile::Builder::new()
+        .prefix("bedplate-")
+        .tempdir()
+        .map_err(|error| Error::failed("making a directory for the connection failed").because(error))?;
+    let config = context.variable("BEDPLATE_SSH_CONFIG").map(|path| context.path(Path::new(path)));
+    let progress = context.ui.progress();
+    let host = ssh::Host::connect(destination, config, control.path().to_owned()).await?;
+    let program = files::read_input(Path::new("/proc/self/exe"), 1 << 30)?;
+    let installed = host.install(&program, request.options.dry_run).await?;
+    if installed.copied && !request.options.dry_run {
+        context.ui.say(&format!("copied bedplate to {destination}: {}", text::bytes(program.len() as u64)));
+    }
+    let mut arguments = String::from("receive --remote-progress");
+    match context.ui.format {
+        Format::Text => {}
+        Format::Json => arguments.push_str(" --format json"),
+        Format::Junit => arguments.push_str(" --format junit"),
+    }
+    if context.ui.quiet {
+        arguments.push_str(" -q");
+    }
+    for _ in 0..context.ui.verbose {
+        arguments.push_str(" -v");
+    }
+    let bytes = request.to_bytes()?;
+    let result = host
+        .bedplate(
+            &installed.path,
+            &arguments,
+            &bytes,
+            |out| context.ui.data(out),
+            |line| crate::ui::progress::relay(line, progress.as_ref()),
+        )
+        .await;
+    host.close(&installed).await;
+    result
+}

@@ -1,0 +1,184 @@
+//! What is checked: the current generation of this host, or a profile the user named.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{Context, inputs, inputs::Sources};
+use crate::{
+    check::{self, Locked, Subject, report::Report},
+    digest::Digest,
+    error::{Doing as _, Error, Result},
+    host::{
+        facts::{self, Facts},
+        generations::{Generation, Generations},
+    },
+    lock::{
+        self, Lock,
+        bundle::{Bundle, Pinned},
+    },
+    profile::{Deployment, Profile},
+    system::files::Root,
+};
+
+/// A profile to judge by, with its lock and deployments, and the generation it is, if it is one.
+pub struct Held {
+    /// The profile.
+    pub profile: Profile,
+    /// Its lock, and why that is stale.
+    pub lock: Option<(Lock, Option<String>)>,
+    /// Its deployments.
+    pub deployments: Vec<Deployment>,
+    /// The generation and its lock's digest, where this is what the host has.
+    pub generation: Option<(u64, Digest)>,
+}
+
+impl Held {
+    /// The profile named; else the current generation's on a provisioned host; else the only one here.
+    pub fn find(context: &Context, root: &Root, named: Option<&str>) -> Result<Self> {
+        if named.is_none()
+            && let Some((generation, pinned)) = current(root)?
+        {
+            return Ok(Self::of_generation(&generation, pinned));
+        }
+        let sources = Sources::read(context, named)?;
+        let lock = sources.lock(context)?.map(|(_, lock)| {
+            let deployments: Vec<_> = sources.deployments.values().collect();
+            let inputs =
+                lock::inputs(&sources.file_name(), &sources.profile, &sources.deployments, &sources.files);
+            let stale = lock::wanted(&sources.profile, &deployments)
+                .map(|wanted| why_stale(&lock::freshness(&lock, &inputs, &wanted)));
+            stale.map(|stale| (lock, stale))
+        });
+        Ok(Self {
+            lock: lock.transpose()?,
+            profile: sources.profile,
+            deployments: sources.deployments.into_values().collect(),
+            generation: None,
+        })
+    }
+
+    /// What a generation of this host holds.
+    pub fn of_generation(generation: &Generation, pinned: Pinned) -> Self {
+        let stale = why_stale(&pinned.freshness);
+        Self {
+            generation: Some((generation.about.number, pinned.lock_digest)),
+            profile: pinned.profile,
+            lock: Some((pinned.lock, stale)),
+            deployments: pinned.deployments.into_values().collect(),
+        }
+    }
+
+    /// The subject of checks: the host with all its deployments, or one deployment.
+    pub fn subject<'a>(&'a self, context: &Context, only: Option<&'a Deployment>) -> Result<Subject<'a>> {
+        let locked = self.lock.as_ref().map(|(lock, stale)| Locked { lock, stale: stale.clone() });
+        let name = only.map_or("host", |deployment| deployment.name.as_str());
+        let deployments = only.map_or_else(|| self.deployments.iter().collect(), |deployment| vec![deployment]);
+        let mut subject = Subject::new(name, &self.profile, locked, deployments)?;
+        if let Some(hub) = context.config.hub.as_deref().or_else(|| context.variable("HF_ENDPOINT")) {
+            hub.clone_into(&mut subject.wanted.hub);
+        }
+        Ok(subject)
+    }
+}
+
+fn why_stale(freshness: &lock::Freshness) -> Option<String> {
+    let reasons: Vec<String> = freshness.reasons().iter().map(ToString::to_string).collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+/// The current generation of a host, and what it pins. `None`: never provisioned, or not for this user to see.
+pub fn current(root: &Root) -> Result<Option<(Generation, Pinned)>> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let generations = Generations::new(root);
+    let Some(generation) = generations.current()? else { return Ok(None) };
+    let pinned = pinned(root, generation.about.number)?;
+    Ok(Some((generation, pinned)))
+}
+
+/// What generation `number` pins.
+pub fn pinned(root: &Root, number: u64) -> Result<Pinned> {
+    bundle(root, number)?.open()
+}
+
+/// The bundle generation `number` was made from.
+pub fn bundle(root: &Root, number: u64) -> Result<Bundle> {
+    Bundle::from_files(Generations::new(root).bundle_files(number)?)
+        .doing(|| format!("reading generation {number} failed"))
+}
+
+/// What to do on a host without a generation.
+pub fn not_provisioned() -> Error {
+    if rustix::process::geteuid().is_root() {
+        Error::failed("this host is not provisioned").hint("run `bedplate provision PROFILE` first")
+    } else {
+        Error::failed("only root can see what this host was provisioned with").hint("run it with `sudo`")
+    }
+}
+
+/// Where facts of this host are looked for.
+pub fn sources(context: &Context, root: &Arc<Root>) -> facts::Sources {
+    let mut sources = facts::Sources::of(Arc::clone(root));
+    if let Some(socket) = docker_socket(context) {
+        sources.docker_socket = socket;
+    }
+    sources.nvml_library.clone_from(&context.config.nvml);
+    let docker = context
+        .variable("DOCKER_CONFIG")
+        .map(PathBuf::from)
+        .or_else(|| context.home().map(|home| home.join(".docker")));
+    sources.docker_config = docker.map(|folder| folder.join("config.json").display().to_string());
+    sources
+}
+
+/// The container engine's socket, where it is not the usual one.
+pub fn docker_socket(context: &Context) -> Option<String> {
+    let by_variable = || context.variable("DOCKER_HOST")?.strip_prefix("unix://").map(str::to_owned);
+    context.config.docker_socket.clone().or_else(by_variable)
+}
+
+/// The host's own tree.
+pub fn host_root() -> Result<Arc<Root>> {
+    Root::open(Path::new("/")).map(Arc::new)
+}
+
+/// Gathers what a subject needs, and judges these layers.
+pub async fn judge(
+    subject: &Subject<'_>,
+    sources: &facts::Sources,
+    layers: &[check::report::Layer],
+) -> (Report, Facts) {
+    let facts = facts::gather(&subject.wanted, sources).await;
+    (check::judge(layers, subject, &facts), facts)
+}
+
+/// The deployment the user named, else the only one of the profile that `fits`.
+pub fn deployment(
+    context: &Context,
+    held: &Held,
+    file: Option<&Path>,
+    fits: impl Fn(&Deployment) -> bool,
+) -> Result<(String, Deployment)> {
+    if let Some(file) = file {
+        return inputs::deployment(context, file);
+    }
+    let found: Vec<&Deployment> = held.deployments.iter().filter(|deployment| fits(deployment)).collect();
+    match found.as_slice() {
+        [only] => Ok((only.name.clone(), (*only).clone())),
+        [] => Err(Error::usage("the profile has no such deployment").hint("name one with `-f DEPLOYMENT`")),
+        several => {
+            let names: Vec<&str> = several.iter().map(|deployment| deployment.name.as_str()).collect();
+            Err(Error::usage("the profile has several such deployments")
+                .hint(format!("name the file of one with `-f`: {}", names.join(", "))))
+        }
+    }
+}
+
+/// The digest a readiness is bound to: of the deployment as it would be carried out, so that a comment
+/// changes nothing.
+pub fn deployment_digest(deployment: &Deployment) -> Digest {
+    Digest::of(format!("{deployment:?}"))
+}

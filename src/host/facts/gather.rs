@@ -1,0 +1,381 @@
+//! Reads all sources side by side, each within its time limit.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use secrecy::SecretString;
+use tokio::time::timeout;
+
+use super::{
+    basics::{self, known, one_line},
+    cdi,
+    data::{Docker, Facts, Hub, Known, Listener, LocalModel, Resolution, SecretState},
+    docker::{self, FromDocker},
+    gpu, hub, model,
+    tree::Tree,
+    wanted::{ModelAt, Wanted},
+};
+use crate::{
+    error::Result,
+    system::{files::Root, network, users::Users},
+};
+
+/// Where facts come from. Nothing is taken from the environment: the caller passes what it holds.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// The host's tree: `/`.
+    pub root: Arc<Root>,
+    /// The Docker daemon's socket.
+    pub docker_socket: String,
+    /// The NVML library, where it is not the driver's own.
+    pub nvml_library: Option<PathBuf>,
+    /// Docker's client configuration on this host.
+    pub docker_config: Option<String>,
+    /// Directory of the secrets handed to this host.
+    pub secrets_dir: String,
+    /// What the caller knows of secrets that are not on this host yet, by name.
+    pub secrets: BTreeMap<String, SecretState>,
+    /// The hub's tokens that the caller holds, by secret name. Else the one in `secrets_dir` is used.
+    pub tokens: BTreeMap<String, SecretString>,
+    /// How long a source on this host may take.
+    pub limit: Duration,
+    /// How long a name server or the hub may take.
+    pub network_limit: Duration,
+}
+
+impl Sources {
+    /// The usual places of a host.
+    pub fn of(root: Arc<Root>) -> Self {
+        Self {
+            root,
+            docker_socket: crate::docker::DEFAULT_SOCKET.to_owned(),
+            nvml_library: None,
+            docker_config: Some("/root/.docker/config.json".to_owned()),
+            secrets_dir: "/run/bedplate/secrets".to_owned(),
+            secrets: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            limit: Duration::from_secs(10),
+            network_limit: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Runs a blocking look on a thread of its own, which may hang without holding up the program's end.
+async fn aside<T: Send + 'static>(
+    limit: Duration,
+    what: &str,
+    look: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Known<T> {
+    let (tell, answer) = tokio::sync::oneshot::channel();
+    let started = std::thread::Builder::new().name("facts".to_owned()).spawn(move || {
+        // Nobody waits any more when the time is up.
+        let _ = tell.send(look());
+    });
+    if let Err(error) = started {
+        return Known::unknown(format!("starting a thread: {error}"));
+    }
+    match timeout(limit, answer).await {
+        Ok(Ok(found)) => known(found),
+        Ok(Err(_)) => Known::unknown(format!("{what} ended without an answer")),
+        Err(_) => Known::unknown(format!("{what} did not answer within {} s", limit.as_secs_f32())),
+    }
+}
+
+/// What the tree alone says; read in one go on one thread.
+#[derive(Default)]
+struct FromTree {
+    facts: Facts,
+    local: BTreeMap<String, Known<Option<LocalModel>>>,
+}
+
+/// Gathers what is wanted.
+pub async fn gather(wanted: &Wanted, sources: &Sources) -> Facts {
+    let tree = Tree::new(Arc::clone(&sources.root));
+    let limit = sources.limit;
+    let from_tree = {
+        let (tree, wanted, sources) = (tree.clone(), wanted.clone(), sources.clone());
+        aside(limit, "the file system", move || Ok(read_tree(&tree, &wanted, &sources)))
+    };
+    let pci = when(wanted.gpus, {
+        let tree = tree.clone();
+        aside(limit, "sysfs", move || gpu::pci(&tree))
+    });
+    let module = when(wanted.gpus, {
+        let tree = tree.clone();
+        aside(limit, "the module's files", move || gpu::module(&tree, &basics::kernel().release))
+    });
+    let user_space = when(wanted.gpus, {
+        let (tree, library) = (tree.clone(), sources.nvml_library.clone());
+        aside(limit, "the library's files", move || {
+            gpu::user_space(&tree, library.as_deref().and_then(std::path::Path::to_str))
+        })
+    });
+    let nvml = when(wanted.gpus, {
+        let library = sources.nvml_library.clone();
+        aside(limit, "NVML", move || gpu::nvml(library.as_deref()))
+    });
+    let specs = when(wanted.gpus && wanted.cdi, {
+        let tree = tree.clone();
+        aside(limit, "the CDI specifications", move || cdi::specs(&tree))
+    });
+    let listeners = {
+        let ports: BTreeSet<u16> = wanted.ports().map(|(_, _, port)| port.host_port).collect();
+        aside(limit, "`/proc/net`", move || listeners(&ports))
+    };
+    let daemon = async {
+        timeout(limit, docker::ask(&tree, &sources.docker_socket, wanted)).await.unwrap_or_else(|_| {
+            let why = format!("Docker did not answer within {} s", limit.as_secs_f32());
+            FromDocker {
+                daemon: Known::unknown(&*why),
+                images: wanted.images.keys().map(|name| (name.clone(), Known::unknown(&*why))).collect(),
+                containers: Known::unknown(why),
+            }
+        })
+    };
+    let (from_tree, pci, module, user_space, nvml, cdi, listeners, daemon) =
+        tokio::join!(from_tree, pci, module, user_space, nvml, specs, listeners, daemon);
+    let FromTree { mut facts, local } = match from_tree {
+        Known::Ok(read) => read,
+        Known::Unknown { why } => FromTree { facts: nothing_read(&why), local: BTreeMap::new() },
+    };
+    facts.pci = pci;
+    facts.module = module;
+    facts.user_space = user_space;
+    facts.nvml = nvml;
+    facts.cdi = cdi;
+    facts.listeners = listeners;
+    facts.docker = daemon.daemon;
+    facts.images = daemon.images;
+    facts.containers = daemon.containers;
+    for deployment in &wanted.deployments {
+        let local = local.get(&deployment.name).cloned().unwrap_or_default();
+        facts.models.entry(deployment.name.clone()).or_default().local = local;
+    }
+    second(wanted, sources, &tree, &mut facts).await;
+    facts
+}
+
+/// What can only be looked at when the first sources have answered.
+async fn second(wanted: &Wanted, sources: &Sources, tree: &Tree, facts: &mut Facts) {
+    let root = match facts.docker.ok() {
+        Some(Docker::Answers(engine)) if !engine.root.is_empty() => engine.root.clone(),
+        _ => "/var/lib/docker".to_owned(),
+    };
+    let places: BTreeSet<String> =
+        wanted.deployments.iter().map(|deployment| deployment.cache.clone()).chain([root]).collect();
+    let space = {
+        let tree = tree.clone();
+        aside(sources.limit, "the file system", move || {
+            Ok(places.into_iter().map(|path| (path.clone(), known(basics::space(&tree, &path)))).collect())
+        })
+    };
+    let names = names(wanted, facts);
+    let names = futures_util::future::join_all(names.into_iter().map(async |name| {
+        let found = match network::resolve(&name, sources.network_limit).await {
+            Ok(addresses) => Resolution::Addresses(addresses),
+            Err(error) => Resolution::Failed(one_line(&error)),
+        };
+        (name, Known::Ok(found))
+    }));
+    let hubs = futures_util::future::join_all(wanted.deployments.iter().map(async |deployment| {
+        let model = facts.models.get(&deployment.name);
+        let here = model.and_then(|model| model.local.ok()).is_some_and(|local| complete(local.as_ref()));
+        if deployment.model_at != ModelAt::Hub || (here && !wanted.hf_token) {
+            return (deployment.name.clone(), Known::unknown("nothing must be asked of the hub"));
+        }
+        (
+            deployment.name.clone(),
+            ask_hub(sources, tree, &wanted.hub, &deployment.model, &deployment.hf_token).await,
+        )
+    }));
+    let (space, names, hubs): (Known<BTreeMap<_, _>>, _, Vec<(String, Known<Hub>)>) =
+        tokio::join!(space, names, hubs);
+    // Where nothing came back, no path has an entry: nobody looked.
+    facts.space = space.ok().cloned().unwrap_or_default();
+    facts.names = names.into_iter().collect();
+    for (name, hub) in hubs {
+        facts.models.entry(name).or_default().hub = hub;
+    }
+}
+
+fn complete(local: Option<&LocalModel>) -> bool {
+    local.is_some_and(|local| local.complete)
+}
+
+/// Names that must resolve: registries of images that are not here, the hub where a model is not.
+fn names(wanted: &Wanted, facts: &Facts) -> BTreeSet<String> {
+    let mut names = wanted.names.clone();
+    names.extend(super::need::registries(wanted, facts).into_keys());
+    if !super::need::models(wanted, facts).is_empty() {
+        names.extend(wanted.hub_host());
+    }
+    // An address needs no resolver.
+    names.retain(|name| name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err());
+    names
+}
+
+async fn ask_hub(sources: &Sources, tree: &Tree, hub: &str, model: &str, secret: &str) -> Known<Hub> {
+    let token = match sources.tokens.get(secret) {
+        Some(token) => Some(token.clone()),
+        None => token_on_host(tree, &sources.secrets_dir, secret),
+    };
+    let asked = async {
+        let client = hub::client(sources.network_limit)?;
+        hub::ask(&client, hub, model, token.as_ref()).await
+    };
+    match timeout(sources.network_limit, asked).await {
+        Ok(answer) => known(answer),
+        Err(_) => {
+            Known::unknown(format!("the hub did not answer within {} s", sources.network_limit.as_secs_f32()))
+        }
+    }
+}
+
+/// A token that was handed to this host.
+fn token_on_host(tree: &Tree, directory: &str, secret: &str) -> Option<SecretString> {
+    if secret.contains('/') {
+        return None;
+    }
+    let text = tree.root().read_text(&format!("{directory}/{secret}"), 1 << 16).ok()??;
+    let text = text.trim();
+    (!text.is_empty()).then(|| SecretString::from(text))
+}
+
+async fn when<T>(wanted: bool, look: impl Future<Output = Known<T>>) -> Known<T> {
+    if wanted { look.await } else { Known::unknown("nothing was asked for") }
+}
+
+/// Sockets that take connections. The process is looked for only where a wanted port is taken.
+fn listeners(ports: &BTreeSet<u16>) -> Result<Vec<Listener>> {
+    let found = network::listeners_naming(|port| ports.contains(&port))?;
+    Ok(found
+        .into_iter()
+        .map(|listener| Listener {
+            protocol: match listener.protocol {
+                network::Protocol::Tcp => "tcp".to_owned(),
+                network::Protocol::Udp => "udp".to_owned(),
+            },
+            address: listener.address.ip(),
+            port: listener.address.port(),
+            process: listener.process.map(|process| format!("{} (pid {})", process.name, process.id)),
+        })
+        .collect())
+}
+
+fn nothing_read(why: &str) -> Facts {
+    Facts {
+        os: Known::unknown(why),
+        kernel: Known::unknown(why),
+        boot_id: Known::unknown(why),
+        memory: Known::unknown(why),
+        shm: Known::unknown(why),
+        docker_config: Known::unknown(why),
+        daemon_json: Known::unknown(why),
+        ..Facts::default()
+    }
+}
+
+fn read_tree(tree: &Tree, wanted: &Wanted, sources: &Sources) -> FromTree {
+    let users = Users::read(tree.root());
+    let state = |path: &str| match &users {
+        Ok(users) => known(basics::path_state(tree, users, path)),
+        Err(error) => Known::unknown(one_line(error)),
+    };
+    let mut facts = Facts {
+        os: known(basics::os(tree)),
+        kernel: Known::Ok(basics::kernel()),
+        boot_id: known(basics::boot_id(tree)),
+        memory: known(basics::memory(tree)),
+        shm: known(basics::space(tree, "/dev/shm")),
+        daemon_json: known(basics::daemon_json(tree)),
+        docker_config: match (&sources.docker_config, &users) {
+            (None, _) => Known::Ok(None),
+            (Some(path), Ok(users)) => known(basics::docker_config(tree, users, path)),
+            (Some(_), Err(error)) => Known::unknown(one_line(error)),
+        },
+        ..Facts::default()
+    };
+    let mut private = wanted.private.clone();
+    private.extend(wanted.secrets.values().flatten().cloned());
+    match tree.root().stat(&sources.secrets_dir) {
+        Ok(None) => {}
+        _ => {
+            private.insert(sources.secrets_dir.clone());
+        }
+    }
+    match tree.list(&sources.secrets_dir) {
+        Ok(entries) => {
+            private.extend(entries.iter().map(|entry| format!("{}/{}", sources.secrets_dir, entry.name)));
+        }
+        Err(error) => {
+            facts.paths.insert(format!("{}/*", sources.secrets_dir), Known::unknown(one_line(&error)));
+        }
+    }
+    facts.paths.extend(private.into_iter().map(|path| {
+        let state = state(&path);
+        (path, state)
+    }));
+    let needed = wanted.deployments.iter().flat_map(|deployment| deployment.secrets.keys());
+    for name in wanted.secrets.keys().chain(needed) {
+        facts.secrets.insert(name.clone(), secret(tree, wanted, sources, name));
+    }
+    let mut local = BTreeMap::new();
+    for deployment in &wanted.deployments {
+        let cache = &deployment.cache;
+        facts.caches.insert(cache.clone(), known(model::cache(tree, cache)));
+        let found = match &deployment.model_at {
+            ModelAt::Hub => known(model::in_cache(tree, cache, &deployment.model)),
+            ModelAt::Host(path) => known(model::in_directory(tree, path)),
+            ModelAt::Container => Known::unknown("the model is at a path inside the container"),
+        };
+        local.insert(deployment.name.clone(), found);
+    }
+    FromTree { facts, local }
+}
+
+/// Where a secret is, without its value: handed over already, known to the caller, or in its file.
+fn secret(tree: &Tree, wanted: &Wanted, sources: &Sources, name: &str) -> Known<SecretState> {
+    if name.contains('/') {
+        return Known::Ok(SecretState::Absent("its name holds a `/`".to_owned()));
+    }
+    let handed = known(basics::secret_file(tree, &format!("{}/{name}", sources.secrets_dir)));
+    if let Known::Ok(SecretState::Present(_)) = handed {
+        return handed;
+    }
+    if let Some(state) = sources.secrets.get(name) {
+        return Known::Ok(state.clone());
+    }
+    match wanted.secrets.get(name) {
+        None => Known::Ok(SecretState::Absent("the profile's `[secrets]` does not name it".to_owned())),
+        Some(None) => handed,
+        Some(Some(path)) => match known(basics::secret_file(tree, path)) {
+            found @ Known::Ok(SecretState::Present(_)) => found,
+            found if matches!(handed, Known::Ok(_)) => found,
+            _ => handed,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[tokio::test]
+    async fn a_source_that_hangs_makes_only_its_facts_unknown() {
+        let slow = aside(Duration::from_millis(20), "the disk", || {
+            std::thread::sleep(Duration::from_secs(5));
+            Ok(1)
+        });
+        let quick = aside(Duration::from_secs(5), "the kernel", || Ok(2));
+        let failing = aside::<u8>(Duration::from_secs(5), "the bus", || Err(Error::failed("no bus")));
+        let (slow, quick, failing) = tokio::join!(slow, quick, failing);
+        assert_eq!(slow, Known::unknown("the disk did not answer within 0.02 s"));
+        assert_eq!(quick, Known::Ok(2));
+        assert_eq!(failing, Known::unknown("no bus"));
+    }
+}

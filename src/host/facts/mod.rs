@@ -1,0 +1,24 @@
+//! Facts: what is observed on a host, as plain data, gathered before anything is reasoned about.
+//!
+//! Sources are read side by side, each within a time limit: one that hangs makes only its own facts
+//! unknown. Only what is [`Wanted`] is looked at.
+
+mod basics;
+mod cdi;
+mod data;
+mod docker;
+mod gather;
+mod gpu;
+pub mod hub;
+mod model;
+pub mod need;
+mod of;
+mod tree;
+pub mod wanted;
+
+pub use self::{
+    data::*,
+    docker::DEPLOYMENT_LABEL,
+    gather::{Sources, gather},
+    wanted::Wanted,
+};

@@ -1,0 +1,148 @@
+//! Models on the host: the cache directory, and what of a model it holds already.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{
+    data::{Cache, LocalModel},
+    tree::Tree,
+};
+use crate::{
+    error::{Doing, Result},
+    system::files::FileKind,
+};
+
+/// `config.json` and the index of a model's shards: the largest known index is a few MB.
+const LIMIT: u64 = 32 << 20;
+/// Endings of weight files (huggingface_hub, `constants.py`; GGUF).
+const WEIGHTS: [&str; 4] = [".safetensors", ".bin", ".pt", ".gguf"];
+
+/// Whether root can write into a cache directory. Permission bits do not stop root; a read-only file
+/// system, a file in its place or a link does.
+pub(super) fn cache(tree: &Tree, path: &str) -> Result<Cache> {
+    if let Some(link) = tree.first_link(path)? {
+        return Ok(Cache {
+            exists: true,
+            writable: false,
+            why: Some(format!("`{link}` is a symbolic link")),
+        });
+    }
+    let stat = tree.root().stat(path)?;
+    let why = match stat {
+        Some(stat) if stat.kind != FileKind::Directory => Some(format!("`{path}` is not a directory")),
+        _ => read_only(tree, path)?.map(|at| format!("the file system at `{at}` is mounted read-only")),
+    };
+    Ok(Cache { exists: stat.is_some(), writable: why.is_none(), why })
+}
+
+/// The mount point `path` is on, where it is mounted read-only (proc_pid_mountinfo(5)).
+fn read_only(tree: &Tree, path: &str) -> Result<Option<String>> {
+    if !tree.root().is_host() {
+        return Ok(None);
+    }
+    let table = tree.text("/proc/self/mountinfo", LIMIT)?.unwrap_or_default();
+    Ok(read_only_mount(&table, path))
+}
+
+fn read_only_mount(table: &str, path: &str) -> Option<String> {
+    let mut best: Option<(&str, bool)> = None;
+    for line in table.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let (Some(point), Some(options)) = (fields.get(4), fields.get(5)) else { continue };
+        // Fields after the separator: type, source, options of the file system itself.
+        let own = fields.iter().position(|field| *field == "-").and_then(|at| fields.get(at + 3));
+        let inside =
+            *point == "/" || path == *point || path.strip_prefix(point).is_some_and(|r| r.starts_with('/'));
+        // Later lines lie on top of earlier ones.
+        if inside && best.is_none_or(|(known, _)| point.len() >= known.len()) {
+            let shut = |options: &str| options.split(',').any(|option| option == "ro");
+            best = Some((point, shut(options) || own.is_some_and(|own| shut(own))));
+        }
+    }
+    best.filter(|(_, shut)| *shut).map(|(point, _)| point.to_owned())
+}
+
+/// A model in the hub's cache (huggingface_hub, "Understand caching": `hub/models--ORG--NAME/snapshots/REV`).
+pub(super) fn in_cache(tree: &Tree, cache: &str, model: &str) -> Result<Option<LocalModel>> {
+    let place = format!("{}/hub/models--{}", cache.trim_end_matches('/'), model.replace('/', "--"));
+    let revision = match tree.text(&format!("{place}/refs/main"), LIMIT)? {
+        Some(revision) => revision.trim().to_owned(),
+        None => match tree.list(&format!("{place}/snapshots"))?.as_slice() {
+            [only] => only.name.clone(),
+            _ => return Ok(None),
+        },
+    };
+    if revision.is_empty() || revision.contains('/') {
+        return Ok(None);
+    }
+    in_directory(tree, &format!("{place}/snapshots/{revision}"))
+}
+
+/// A model in a directory: `config.json` beside its weights.
+pub(super) fn in_directory(tree: &Tree, path: &str) -> Result<Option<LocalModel>> {
+    let entries = tree.list(path)?;
+    if entries.is_empty() {
+        return Ok(None);
+    }
+    let mut model = LocalModel { path: path.to_owned(), ..LocalModel::default() };
+    let mut there = BTreeSet::new();
+    for entry in entries.iter().filter(|entry| !entry.is_dir) {
+        if !WEIGHTS.iter().any(|ending| entry.name.ends_with(ending)) {
+            continue;
+        }
+        // A link whose target is gone is a download that was cut short.
+        if let Some(stat) =
+            tree.stat(&format!("{path}/{}", entry.name))?.filter(crate::system::files::Stat::is_file)
+        {
+            model.weights = model.weights.saturating_add(stat.size);
+            model.largest = model.largest.max(stat.size);
+            there.insert(entry.name.clone());
+        }
+    }
+    let mut expected = BTreeSet::new();
+    for entry in entries.iter().filter(|entry| entry.name.ends_with(".index.json")) {
+        let index = format!("{path}/{}", entry.name);
+        let Some(content) = tree.read(&index, LIMIT)? else { continue };
+        let value: Value = serde_json::from_slice(&content).doing(|| format!("reading `{index}` as JSON"))?;
+        let map = value.get("weight_map").and_then(Value::as_object);
+        let shards: BTreeSet<String> =
+            map.into_iter().flatten().filter_map(|(_, shard)| shard.as_str().map(str::to_owned)).collect();
+        // Some models come in two forms, of which one was fetched: that one counts.
+        if expected.is_empty() || shards.is_subset(&there) {
+            expected = shards;
+        }
+    }
+    let configuration = tree.read(&format!("{path}/config.json"), LIMIT)?;
+    model.complete = configuration.is_some() && !there.is_empty() && expected.is_subset(&there);
+    if let Some(content) = configuration {
+        let value: Value =
+            serde_json::from_slice(&content).doing(|| format!("reading `{path}/config.json` as JSON"))?;
+        // Models of several parts keep the language model's under `text_config`.
+        let number = |key: &str| {
+            value.get(key).or_else(|| value.pointer(&format!("/text_config/{key}"))).and_then(Value::as_u64)
+        };
+        model.heads = number("num_attention_heads");
+        model.kv_heads = number("num_key_value_heads");
+    }
+    Ok(Some(model))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_mount_decides() {
+        let table = "1 0 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n\
+                     2 1 8:2 / /data ro,relatime - ext4 /dev/sdb1 rw\n\
+                     3 2 8:3 / /data/huggingface rw,relatime - ext4 /dev/sdc1 rw\n\
+                     4 1 8:4 / /srv rw,relatime - ext4 /dev/sdd1 ro,errors=remount-ro\n";
+        assert_eq!(read_only_mount(table, "/var/lib"), None);
+        assert_eq!(read_only_mount(table, "/data/other").as_deref(), Some("/data"));
+        assert_eq!(read_only_mount(table, "/data/huggingface/hub"), None);
+        assert_eq!(read_only_mount(table, "/database"), None);
+        assert_eq!(read_only_mount(table, "/srv/x").as_deref(), Some("/srv"));
+        assert_eq!(read_only_mount("", "/x"), None);
+    }
+}

@@ -1,0 +1,62 @@
+//! Removing old generations.
+
+use super::{Generations, write};
+use crate::{
+    docker::Docker,
+    error::{Error, Result},
+    plan::Record,
+    system::files::Root,
+};
+
+/// What was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Collected {
+    /// Generations.
+    pub generations: Vec<u64>,
+    /// Image tags; an image whose last name went is gone with it.
+    pub tags: Vec<String>,
+}
+
+/// Removes all generations but the current one, the one before it, and the newest `keep` beside those, with the
+/// image tags only they need. Call it under the host's lock.
+///
+/// # Errors
+/// One generation that cannot be read stops it before anything is removed: what it needs is not known. Also
+/// an interrupted run, whose generation may be needed to go on.
+pub async fn gc(root: &Root, keep: usize, docker: Option<&Docker>) -> Result<Collected> {
+    let generations = Generations::new(root);
+    let Some(current) = generations.current_number()? else { return Ok(Collected::default()) };
+    if !generations.interrupted(Some(current))?.is_empty() || super::Journal::read(root)?.is_some() {
+        return Err(Error::failed("a run was interrupted, and its generation may be needed")
+            .hint("finish it first: `bedplate provision`"));
+    }
+    let numbers = generations.numbers()?;
+    let loaded: Vec<(u64, Record)> = numbers
+        .iter()
+        .map(|number| Ok((*number, generations.load(*number)?.record)))
+        .collect::<Result<_>>()?;
+    let before = numbers.iter().rev().find(|number| **number < current).copied();
+    let mut others: Vec<u64> =
+        numbers.into_iter().filter(|number| *number != current && Some(*number) != before).collect();
+    let drop_to = others.len().saturating_sub(keep);
+    others.truncate(drop_to);
+
+    let kept_tags: Vec<&String> = loaded
+        .iter()
+        .filter(|(number, _)| !others.contains(number))
+        .flat_map(|(_, record)| record.images.values())
+        .collect();
+    let mut collected = Collected::default();
+    for (number, record) in loaded.iter().filter(|(number, _)| others.contains(number)) {
+        for tag in record.images.values().filter(|tag| !kept_tags.contains(tag)) {
+            if let Some(docker) = docker {
+                docker.untag(tag).await?;
+                collected.tags.push(tag.clone());
+            }
+        }
+        write::remove(root, *number)?;
+        collected.generations.push(*number);
+    }
+    write::sweep(root)?;
+    Ok(collected)
+}

@@ -1,0 +1,309 @@
+//! Looking at a host for a plan: files read directly, the Docker daemon asked at once for all it must say.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    generations::{Generations, Journal},
+    layout::{BINARY, CREDENTIALS, SECRETS},
+    secrets::{self, SecretValues},
+};
+use crate::{
+    digest::{Digest, Hasher},
+    docker::Docker,
+    error::{Doing as _, Result},
+    lock::Lock,
+    plan::{
+        self, Account, Accounts, BinaryState, DockerState, Given, Group, HostState, ImageState, Inputs, Known,
+        OwnedKind, PathState, SecretState, Target,
+    },
+    profile::{Profile, SecretSource},
+    system::{
+        files::{self, FileKind, Root, Stat},
+        users::Users,
+    },
+};
+
+/// Files up to this size are kept for showing what changes in them, in bytes.
+const SHOWN: u64 = 4 << 20;
+/// Largest package database, in bytes.
+const STATUS: u64 = 256 << 20;
+
+/// How to look.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The Docker daemon's socket.
+    pub docker_socket: String,
+    /// The program that is to be at `/usr/local/bin/bedplate`: this one.
+    pub program: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            docker_socket: super::layout::DOCKER_SOCKET.to_owned(),
+            program: PathBuf::from("/proc/self/exe"),
+        }
+    }
+}
+
+/// Everything the planner looks at. Changes nothing.
+///
+/// # Errors
+/// What is there cannot be read; a generation is unreadable.
+pub async fn observe(
+    root: &Root,
+    inputs: &Inputs<'_>,
+    values: &SecretValues,
+    options: &Options,
+) -> Result<HostState> {
+    let target = if root.is_host() { Target::Host } else { Target::Tree };
+    let generations = Generations::new(root);
+    let current = generations.current()?;
+    let current_number = current.as_ref().map(|generation| generation.about.number);
+    let interrupted: Vec<Known> =
+        generations.interrupted(current_number)?.iter().map(super::generations::Generation::known).collect();
+    let current = current.map(|generation| generation.known());
+    let accounts = accounts(root)?;
+    let known: Vec<&Known> = current.iter().chain(&interrupted).collect();
+    let paths = paths(root, &plan::paths(inputs, &accounts, &known)?, &known)?;
+    let secrets = secret_states(root, inputs.profile, &known, values)?;
+    let wants_packages =
+        !inputs.profile.host.packages.is_empty() || inputs.profile.kernel.package.is_some();
+    let packages = if wants_packages {
+        root.read_text("/var/lib/dpkg/status", STATUS)?.map(|status| plan::installed_packages(&status))
+    } else {
+        None
+    };
+    let (docker, images) = if target == Target::Host && plan::wants_docker(inputs) {
+        look_at_docker(inputs.lock, &options.docker_socket).await?
+    } else {
+        (DockerState::NotLooked, BTreeMap::new())
+    };
+    let of_kernel = |path: &str| -> Result<Option<String>> {
+        if target == Target::Host { root.read_text(path, 1 << 20) } else { Ok(None) }
+    };
+    let wants_modules =
+        !inputs.profile.kernel.blacklist.is_empty() || !inputs.profile.kernel.options.is_empty();
+    let modules = if wants_modules { of_kernel("/proc/modules")? } else { None };
+    let kernel_command_line =
+        if inputs.profile.kernel.parameters.is_empty() { None } else { of_kernel("/proc/cmdline")? };
+    Ok(HostState {
+        target,
+        binary: binary(root, &paths, &options.program)?,
+        paths,
+        accounts,
+        docker,
+        images,
+        packages,
+        secrets,
+        kernel_command_line,
+        modules: modules
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .map(str::to_owned)
+            .collect(),
+        current,
+        interrupted,
+        journal: Journal::read(root)?,
+        next: generations.numbers()?.last().map_or(1, |last| last + 1),
+    })
+}
+
+pub(super) fn accounts(root: &Root) -> Result<Accounts> {
+    let found = Users::read(root)?;
+    let users = found
+        .users
+        .into_iter()
+        .map(|user| (user.name, Account { uid: user.uid, gid: user.gid, home: user.home }));
+    let groups = found.groups.into_iter().map(|group| {
+        (group.name, Group { gid: group.gid, members: group.members.into_iter().collect() })
+    });
+    Ok(Accounts { users: users.collect(), groups: groups.collect() })
+}
+
+/// Looks at each path, but at none beneath a link or a file.
+fn paths(root: &Root, wanted: &BTreeSet<String>, known: &[&Known]) -> Result<BTreeMap<String, PathState>> {
+    let made: BTreeSet<&String> = known
+        .iter()
+        .flat_map(|known| &known.record.paths)
+        .filter(|(_, owned)| owned.kind == OwnedKind::Directory)
+        .map(|(path, _)| path)
+        .collect();
+    let mut states: BTreeMap<String, PathState> = BTreeMap::new();
+    for path in wanted {
+        let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+        let reachable =
+            above.is_empty() || matches!(states.get(above), Some(PathState::Directory { .. }));
+        if !reachable {
+            // Beneath nothing there is nothing; beneath a link or file the planner refuses.
+            if matches!(states.get(above), Some(PathState::Absent)) {
+                states.insert(path.clone(), PathState::Absent);
+            }
+            continue;
+        }
+        let state = match root.stat(path)? {
+            None => PathState::Absent,
+            Some(stat) => look(root, path, &stat, made.contains(path))?,
+        };
+        states.insert(path.clone(), state);
+    }
+    Ok(states)
+}
+
+fn look(root: &Root, path: &str, stat: &Stat, list: bool) -> Result<PathState> {
+    let Stat { mode, uid, gid, .. } = *stat;
+    Ok(match stat.kind {
+        FileKind::Directory => {
+            let names =
+                if list { Some(root.list(path)?.into_iter().map(|entry| entry.name).collect()) } else { None };
+            PathState::Directory { mode, uid, gid, names }
+        }
+        FileKind::Link => {
+            root.read_link(path)?.map_or(PathState::Absent, |target| PathState::Link { target })
+        }
+        FileKind::Other => PathState::Other,
+        // The program is compared, not shown: see `binary`.
+        FileKind::File if path == BINARY => {
+            PathState::File { digest: Digest::of([]), content: None, mode, uid, gid }
+        }
+        FileKind::File if stat.size <= SHOWN => match root.read(path, SHOWN)? {
+            Some(content) => {
+                PathState::File { digest: Digest::of(&content), content: Some(content), mode, uid, gid }
+            }
+            None => PathState::Absent,
+        },
+        FileKind::File => match root.open_file(path)? {
+            Some((mut file, _)) => {
+                let (mut hasher, mut buffer) = (Hasher::new(), vec![0; 1 << 16]);
+                loop {
+                    match file.read(&mut buffer).doing(|| format!("reading `{path}`"))? {
+                        0 => break,
+                        count => hasher.update(&buffer[..count]),
+                    }
+                }
+                PathState::File { digest: hasher.finish(), content: None, mode, uid, gid }
+            }
+            None => PathState::Absent,
+        },
+    })
+}
+
+/// Whether the program in its place is the one that runs. Bytes are compared only where size and place do not
+/// decide it.
+fn binary(root: &Root, paths: &BTreeMap<String, PathState>, program: &Path) -> Result<BinaryState> {
+    let (mode, uid, gid) = match paths.get(BINARY) {
+        Some(PathState::File { mode, uid, gid, .. }) => (*mode, *uid, *gid),
+        Some(PathState::Absent) => return Ok(BinaryState::Absent),
+        // Refused when it comes to writing it: `Root` follows no link.
+        _ => return Ok(BinaryState::Differs),
+    };
+    if mode != 0o755 || (uid, gid) != (0, 0) {
+        return Ok(BinaryState::Differs);
+    }
+    let Some((mut there, stat)) = root.open_file(BINARY)? else { return Ok(BinaryState::Absent) };
+    let (mut here, size) = files::open_input(program)?;
+    if size != stat.size {
+        return Ok(BinaryState::Differs);
+    }
+    let own = here.metadata().doing(|| "looking at the running program")?;
+    if std::os::unix::fs::MetadataExt::ino(&own) == stat.inode
+        && std::os::unix::fs::MetadataExt::dev(&own) == stat.device
+    {
+        return Ok(BinaryState::Same);
+    }
+    let (mut one, mut two) = (vec![0; 1 << 17], vec![0; 1 << 17]);
+    loop {
+        let count = there.read(&mut one).doing(|| format!("reading `{BINARY}`"))?;
+        if count == 0 {
+            return Ok(BinaryState::Same);
+        }
+        here.read_exact(&mut two[..count]).doing(|| "reading the running program")?;
+        if one[..count] != two[..count] {
+            return Ok(BinaryState::Differs);
+        }
+    }
+}
+
+fn secret_states(
+    root: &Root,
+    profile: &Profile,
+    known: &[&Known],
+    values: &SecretValues,
+) -> Result<BTreeMap<String, SecretState>> {
+    let mut names: BTreeMap<&String, String> = BTreeMap::new();
+    for known in known {
+        for (name, owned) in &known.record.secrets {
+            names.insert(name, owned.credential.clone().unwrap_or_else(|| name.clone()));
+        }
+    }
+    for (name, source) in &profile.secrets {
+        let credential = if let SecretSource::Credential(id) = source { id.clone() } else { name.clone() };
+        names.insert(name, credential);
+    }
+    if names.is_empty() || !root.is_host() {
+        return Ok(BTreeMap::new());
+    }
+    let can_keep = secrets::can_keep();
+    let mut states = BTreeMap::new();
+    for (name, credential) in names {
+        let now = secrets::read(root, name)?;
+        let given = match (values.get(name), &now) {
+            (None, _) => Given::No,
+            (Some(value), Some(now)) if secrets::same(value, now) => Given::Same,
+            (Some(_), _) => Given::Differs,
+        };
+        let credential = root.stat(&format!("{CREDENTIALS}/{credential}.cred"))?.is_some();
+        let right = root
+            .stat(&format!("{SECRETS}/{name}"))?
+            .is_some_and(|stat| stat.mode == 0o400 && stat.uid == 0);
+        let given = if given == Given::Same && !right { Given::Differs } else { given };
+        states.insert(name.clone(), SecretState { given, present: now.is_some(), credential, can_keep });
+    }
+    Ok(states)
+}
+
+async fn look_at_docker(lock: &Lock, socket: &str) -> Result<(DockerState, BTreeMap<String, ImageState>)> {
+    let docker = match Docker::connect(socket).await {
+        Ok(docker) => docker,
+        Err(error) => {
+            let hint = error.hints().first().map_or_else(
+                || "look at it: `systemctl status docker`".to_owned(),
+                |hint| (*hint).to_owned(),
+            );
+            return Ok((DockerState::Away { why: error.message().to_owned(), hint }, BTreeMap::new()));
+        }
+    };
+    if lock.images.is_empty() {
+        return Ok((DockerState::Running, BTreeMap::new()));
+    }
+    let tagged = docker.images_tagged("bedplate/").await?;
+    let looks = lock.images.iter().map(|(key, image)| {
+        let (docker, tagged) = (&docker, &tagged);
+        async move {
+            let ids: Vec<String> = [Some(image.manifest), Some(image.config), image.index]
+                .into_iter()
+                .flatten()
+                .map(|digest| digest.to_string())
+                .collect();
+            let tags: BTreeSet<String> =
+                tagged.iter().filter(|(_, id)| ids.contains(id)).map(|(tag, _)| tag.clone()).collect();
+            let present = match tags.first() {
+                Some(tag) => Some(tag.clone()),
+                None => {
+                    let reference = image.pull_reference();
+                    let (manifest, config, index) = (&image.manifest, &image.config, image.index.as_ref());
+                    docker.image_by_digest(&reference, manifest, config, index).await?.map(|(name, _)| name)
+                }
+            };
+            Ok((key.clone(), ImageState { present, tags }))
+        }
+    });
+    let images: Result<BTreeMap<String, ImageState>> =
+        futures_util::future::join_all(looks).await.into_iter().collect();
+    Ok((DockerState::Running, images?))
+}

@@ -1,0 +1,47 @@
+//! Provisioning, as a verb puts it together: hold the host, observe, plan, apply.
+
+pub use super::{
+    apply::{Context, Outcome, apply},
+    observe::{Options, observe},
+};
+use super::{
+    generations::{Generations, Journal, sweep},
+    layout::{LOCK, LOCK_IN_TREE},
+};
+use crate::{
+    error::{Error, Result},
+    system::files::{HostLock, Root},
+};
+
+/// Takes the host for a run that changes it; `what` is told to whoever comes meanwhile.
+///
+/// # Errors
+/// Another run holds it: the error names the process.
+pub fn hold(root: &Root, what: &str) -> Result<HostLock> {
+    let held = HostLock::acquire(root, if root.is_host() { LOCK } else { LOCK_IN_TREE }, what)?;
+    // A run that was killed before it wrote its journal left at most these.
+    sweep(root)?;
+    Ok(held)
+}
+
+/// The generation before the current one, where `rollback` goes.
+///
+/// # Errors
+/// There is none.
+pub fn previous(root: &Root) -> Result<u64> {
+    let generations = Generations::new(root);
+    let current = generations.current_number()?.ok_or_else(|| {
+        Error::failed("this host was never provisioned").hint("provision it: `bedplate provision PROFILE`")
+    })?;
+    let mut earlier: Vec<u64> = generations.numbers()?.into_iter().filter(|number| *number < current).collect();
+    earlier.retain(|number| generations.state(*number).is_ok_and(|state| state != super::generations::State::Pending));
+    earlier.pop().ok_or_else(|| {
+        Error::failed(format!("there is no generation before {current}"))
+            .hint("see which there are: `bedplate generations list`")
+    })
+}
+
+/// What an interrupted run was doing, for people. `None`: none was interrupted.
+pub fn interrupted(root: &Root) -> Result<Option<String>> {
+    Journal::read(root)
+}

@@ -1,0 +1,6 @@
+//! Tests against real services on loopback. One binary; a module a subject.
+#![allow(missing_docs, clippy::disallowed_methods)]
+
+mod imports;
+mod registry;
+mod support;

@@ -1,0 +1,14 @@
+//! What tests share: services on loopback and things to put into them.
+#![allow(dead_code)]
+
+pub(crate) mod faulty;
+pub(crate) mod image;
+pub(crate) mod registry;
+pub(crate) mod tls;
+
+use std::net::TcpListener;
+
+/// A port on loopback that nothing listens on.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
