@@ -37,9 +37,11 @@ fn build() -> Result<(), String> {
         println!("cargo::warning={line}");
     }
     if said.contains("-lc") || said.contains("libc.a") {
-        return Err("the launcher is linked statically and the static C library is missing: install `libc6-dev` \
+        return Err(
+            "the launcher is linked statically and the static C library is missing: install `libc6-dev` \
                     (Debian, Ubuntu) or `glibc-static` (Fedora)"
-            .to_owned());
+                .to_owned(),
+        );
     }
     Err("building the launcher failed".to_owned())
 }

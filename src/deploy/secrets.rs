@@ -142,8 +142,10 @@ pub async fn owner(docker: &Docker, container: &str, user: Option<&str>) -> Resu
 fn resolve(accounts: &Users, container: &str, text: &str) -> Result<Owner> {
     let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     let missing = |what: &str, name: &str| {
-        Error::failed(format!("container `{container}` runs as {what} `{name}`, which its image does not have"))
-            .hint("set `user` to a number, or to an account of the image")
+        Error::failed(format!(
+            "container `{container}` runs as {what} `{name}`, which its image does not have"
+        ))
+        .hint("set `user` to a number, or to an account of the image")
     };
     let (uid, own_group) = match user.parse::<u32>() {
         Ok(uid) => (uid, accounts.user_by_id(uid).map_or(0, |account| account.gid)),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Paths;
 use crate::{
     error::{Doing, Result},
-    system::files::{FileKind, Owner, Root},
+    system::files::{Owner, Root},
 };
 
 const LIMIT: u64 = 4 << 20;
@@ -91,7 +91,7 @@ pub fn forget(root: &Root, paths: &Paths, deployment: &str) -> Result<bool> {
 pub fn all(root: &Root, paths: &Paths) -> Result<BTreeMap<String, State>> {
     let mut found = BTreeMap::new();
     for entry in root.list(&paths.state)? {
-        if entry.kind == FileKind::Directory
+        if entry.is_dir
             && let Some(state) = load(root, paths, &entry.name)?
         {
             found.insert(entry.name, state);

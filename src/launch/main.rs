@@ -93,7 +93,8 @@ fn read_secrets(directory: &Path) -> Result<Vec<(String, OsString)>, (String, io
         }
         let content = fs::read(entry.path()).map_err(|error| (name.clone(), error))?;
         if content.contains(&0) {
-            let why = io::Error::new(io::ErrorKind::InvalidData, "it holds a zero byte, which no variable can");
+            let why =
+                io::Error::new(io::ErrorKind::InvalidData, "it holds a zero byte, which no variable can");
             return Err((name, why));
         }
         secrets.push((name, OsString::from_vec(content)));
