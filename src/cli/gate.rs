@@ -26,7 +26,7 @@ pub fn save_host(root: &Root, held: &Held, report: &Report, facts: &Facts) -> Re
     let mut report = part(report, Layer::Toolkit);
     "host".clone_into(&mut report.subject);
     let binding = Binding::of(number, lock, None, facts);
-    readiness::save(root, number, "host", &Readiness::new(binding, report, clock::now()))
+    readiness::save(root, None, &Readiness::new(binding, report, clock::now()))
 }
 
 /// Keeps a deployment's readiness, and the host's with it.
@@ -40,5 +40,5 @@ pub fn save_deployment(
     let Some((number, lock)) = held.generation else { return Ok(()) };
     save_host(root, held, report, facts)?;
     let binding = Binding::of(number, lock, Some(subject::deployment_digest(deployment)), facts);
-    readiness::save(root, number, &deployment.name, &Readiness::new(binding, report.clone(), clock::now()))
+    readiness::save(root, Some(&deployment.name), &Readiness::new(binding, report.clone(), clock::now()))
 }

@@ -68,8 +68,7 @@ fn list(context: &Context, root: &Root) -> Result<()> {
 }
 
 fn diff(context: &Context, root: &Root, a: u64, b: u64) -> Result<()> {
-    let (old, new) = (subject::pinned(root, a)?, subject::pinned(root, b)?);
-    let lines = Generations::new(root).diff(a, b, Some((&old.lock, &new.lock)))?;
+    let lines = Generations::new(root).diff(a, b)?;
     if context.ui.format == Format::Json {
         return context.ui.json(&serde_json::json!({ "schema": 1, "from": a, "to": b, "differences": lines }));
     }
@@ -108,12 +107,8 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> 
         &provision::Context {
             root,
             held: &held,
-            name: &pinned.name,
-            profile: &pinned.profile,
-            lock: &pinned.lock,
-            lock_digest: pinned.lock_digest,
-            bundle: bundle.digest(),
-            files: bundle.files(),
+            pinned: &pinned,
+            bundle: &bundle,
             secrets: &none,
             registries: &std::collections::BTreeMap::new(),
             docker_socket: &look.docker_socket,

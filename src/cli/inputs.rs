@@ -37,6 +37,8 @@ pub struct Sources {
     pub files: BTreeMap<String, Vec<u8>>,
     /// Deployments among them, parsed.
     pub deployments: BTreeMap<String, Deployment>,
+    /// What is worth a word about them, once: when they are locked.
+    pub warnings: Vec<profile::Warning>,
 }
 
 impl Sources {
@@ -58,11 +60,12 @@ impl Sources {
         let mut files = BTreeMap::new();
         let mut deployments = BTreeMap::new();
         let mut errors = Vec::new();
+        let mut warnings = Vec::new();
         for named in profile.input_paths() {
-            let at = directory.join(&named);
+            let at = directory.join(named);
             match files::read_input(&at, SOURCE_LIMIT).doing(|| format!("reading what `{shown}` names failed")) {
                 Ok(content) => {
-                    files.insert(named, content);
+                    files.insert(named.to_owned(), content);
                 }
                 Err(error) => errors.push(error),
             }
@@ -72,9 +75,7 @@ impl Sources {
             let at = self::shown(context, &directory.join(named));
             match text_of(&at, content).and_then(|text| profile::deployment::parse(&at, text)) {
                 Ok(parsed) => {
-                    for warning in &parsed.warnings {
-                        context.ui.warn_at(&warning.message, warning.snippet.as_ref(), &warning.hint);
-                    }
+                    warnings.extend(parsed.warnings);
                     deployments.insert(named.clone(), parsed.deployment);
                 }
                 Err(error) => errors.push(error),
@@ -82,18 +83,13 @@ impl Sources {
         }
         match Error::join(errors) {
             Some(error) => Err(error),
-            None => Ok(Self { shown, path, text, profile, files, deployments }),
+            None => Ok(Self { shown, path, text, profile, files, deployments, warnings }),
         }
     }
 
     /// The file name of the profile.
     pub fn file_name(&self) -> String {
         self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-    }
-
-    /// The profile's name: its file name without `.toml`.
-    pub fn name(&self) -> String {
-        self.path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
 
     /// The directory that relative paths of the profile start from.

@@ -27,18 +27,10 @@ pub fn run(context: &Context, args: &args::Lock) -> Result<u8> {
         );
     }
     let sources = Sources::read(context, args.profile.as_deref())?;
-    let old = sources.lock(context);
-    // `--check` must know the lock that is there; a plain `lock` replaces a broken one, not a newer one.
-    let old = match old {
-        Ok(old) => old,
-        Err(error) if args.check || lock::is_newer(&error) => return Err(error),
-        Err(error) => {
-            context.ui.error(&error);
-            context.ui.warn("the lock is made anew, from nothing");
-            None
-        }
-    };
-    let old = old.map(|(_, lock)| lock);
+    for warning in &sources.warnings {
+        context.ui.warn_at(&warning.message, warning.snippet.as_ref(), &warning.hint);
+    }
+    let old = sources.lock(context)?.map(|(_, lock)| lock);
     let update = update(args)?;
     check_names(&update, &sources, old.as_ref())?;
     let file_name = sources.file_name();

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use super::Context;
 use crate::{
-    error::Result,
     docker,
+    error::Result,
+    host::facts::registry_host,
     lock::Lock,
     oci::{Ca, Client, ClientConfig, Credentials, RegistryConfig},
 };
@@ -46,7 +47,7 @@ pub async fn logins(context: &Context, lock: &Lock) -> Result<BTreeMap<String, d
     let client = client(context);
     let mut logins = BTreeMap::new();
     for image in lock.images.values() {
-        let Some(host) = docker::registry_of(&image.reference) else { continue };
+        let Some(host) = registry_host(&image.reference) else { continue };
         if logins.contains_key(&host) {
             continue;
         }

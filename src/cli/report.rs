@@ -9,7 +9,7 @@ use super::Context;
 use crate::{
     check::report::{Finding, Layer, Outcome, Report},
     error::{Doing as _, Result},
-    ui::{Format, exit, text},
+    ui::{Format, exit},
 };
 
 /// Prints a report in the format asked for, and gives the exit code it stands for.
@@ -206,12 +206,6 @@ fn non_success(kind: NonSuccessKind, finding: &Finding) -> TestCaseStatus {
     let mut status = TestCaseStatus::non_success(kind);
     status.set_message(finding.because.clone());
     status
-}
-
-/// `2 checks` and the like, for one-line summaries.
-pub fn one_line(report: &Report) -> String {
-    let looked = report.findings.iter().filter(|finding| finding.outcome == Outcome::Pass).count();
-    format!("{} of {}", looked, text::count(report.findings.len(), "check"))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{Context, inputs, inputs::Sources};
 use crate::{
     check::{self, Locked, Subject, report::Report},
     digest::Digest,
-    error::{Doing as _, Error, Result},
+    error::{Error, Result},
     host::{
         facts::{self, Facts},
         generations::{Generation, Generations},
@@ -106,8 +106,7 @@ pub fn pinned(root: &Root, number: u64) -> Result<Pinned> {
 
 /// The bundle generation `number` was made from.
 pub fn bundle(root: &Root, number: u64) -> Result<Bundle> {
-    Bundle::from_files(Generations::new(root).bundle_files(number)?)
-        .doing(|| format!("reading generation {number} failed"))
+    Generations::new(root).bundle(number)
 }
 
 /// What to do on a host without a generation.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{Doing as _, Error, Result},
-    host::secrets::frame::Frame,
+    host::secrets::Frame,
     lock::bundle::Bundle,
 };
 

@@ -122,11 +122,6 @@ fn merge(
             .hint("run the same command again"));
     }
     let Some(text) = text else { return root.remove_file(path).map(drop) };
-    if let Some((folder, _)) = path.rsplit_once('/')
-        && root.stat(folder)?.is_none()
-    {
-        root.make_dir(folder, 0o755, Owner::ROOT)?;
-    }
     let (mode, uid, gid) = keep.unwrap_or((0o644, 0, 0));
     root.write(path, text.as_bytes(), mode, Owner { uid, gid })
 }

@@ -155,7 +155,7 @@ pub fn paths(inputs: &Inputs, accounts: &Accounts, known: &[&Known]) -> Result<B
 
 /// Whether the inputs ask anything of the Docker daemon.
 pub fn wants_docker(inputs: &Inputs) -> bool {
-    !inputs.lock.images.is_empty() || !daemon::wanted(&inputs.profile.container).is_empty()
+    !inputs.lock.images.is_empty() || parts::wants_daemon(inputs)
 }
 
 /// Makes the plan.
@@ -189,7 +189,17 @@ pub fn make(inputs: &Inputs, state: &HostState, goal: Goal) -> Result<Plan> {
             _ => None,
         })
         .collect();
-    let paths = paths::Planner::new(state, &wanted, &prior, &coming, &mut plan.record).run();
+    let docker = parts::docker(inputs, state, &prior, &mut plan).unwrap_or_else(|error| {
+        errors.push(error);
+        Vec::new()
+    });
+    let removes_daemon = docker.iter().any(|step| matches!(step, Step::MergeDaemon { text: None, .. }));
+    let gone = removes_daemon.then(|| DAEMON.to_owned()).into_iter().collect();
+    let mut planner = paths::Planner::new(state, &wanted, &prior, &coming, &mut plan.record);
+    if parts::wants_daemon(inputs) {
+        planner.folder_of(DAEMON);
+    }
+    let paths = planner.run(gone);
     errors.extend(paths.errors);
     errors.extend(binary(state));
     plan.warnings.extend(paths.warnings);
@@ -197,10 +207,7 @@ pub fn make(inputs: &Inputs, state: &HostState, goal: Goal) -> Result<Plan> {
     parts::packages(inputs, state, &mut plan);
 
     plan.steps.extend(paths.kernel);
-    match parts::docker(inputs, state, &prior, &mut plan) {
-        Ok(steps) => plan.steps.extend(steps),
-        Err(error) => errors.push(error),
-    }
+    plan.steps.extend(docker);
     plan.steps.extend(accounts);
     plan.steps.extend(paths.files);
     let secrets = parts::secrets(inputs, state, &prior, &mut plan);

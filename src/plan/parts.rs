@@ -7,7 +7,7 @@ use super::{
     daemon::{self, PATH},
     record::{Due, OwnedSecret, Record},
     state::{DockerState, Given, HostState, PathState, Target},
-    step::{Step, ancestors, image_tag},
+    step::{Step, image_tag},
     wanted::UNIT_ENABLED,
 };
 use crate::{
@@ -98,6 +98,11 @@ pub(super) fn packages(inputs: &Inputs, state: &HostState, plan: &mut Plan) {
     }
 }
 
+/// Whether the profile wants keys in Docker's configuration.
+pub(super) fn wants_daemon(inputs: &Inputs) -> bool {
+    !daemon::wanted(&inputs.profile.container).is_empty()
+}
+
 /// Docker's configuration, and whether the daemon answers.
 pub(super) fn docker(
     inputs: &Inputs,
@@ -111,19 +116,6 @@ pub(super) fn docker(
     let wanted = daemon::wanted(&inputs.profile.container);
     if wanted.is_empty() && prior.daemon.is_empty() {
         return Ok(Vec::new());
-    }
-    for above in ancestors(PATH) {
-        match state.paths.get(above) {
-            Some(PathState::Link { target }) => {
-                return Err(Error::failed(format!("`{PATH}` goes through the link `{above}` → `{target}`"))
-                    .hint(format!("replace the link by the directory itself: `readlink -f {above}`")));
-            }
-            Some(PathState::File { .. } | PathState::Other) => {
-                return Err(Error::failed(format!("`{above}` is not a directory, and `{PATH}` needs one there"))
-                    .hint(format!("move it away: `mv {above} {above}.old`")));
-            }
-            _ => {}
-        }
     }
     let (text, on, keep) = match state.paths.get(PATH) {
         None | Some(PathState::Absent) => (None, None, None),

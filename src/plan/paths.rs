@@ -48,13 +48,21 @@ impl<'a> Planner<'a> {
         Self { state, wanted, prior, coming, record, out, done, refused }
     }
 
-    pub(super) fn run(mut self) -> Paths {
+    /// Makes, and owns while it is wanted, the directory of a file that is not written whole.
+    pub(super) fn folder_of(&mut self, path: &str) {
+        if self.above(path) {
+            self.parents(path, Group::Kernel);
+        }
+    }
+
+    /// All steps; `gone` are files that other steps remove.
+    pub(super) fn run(mut self, gone: BTreeSet<String>) -> Paths {
         let mut order: Vec<(&String, &WantedPath)> = self.wanted.paths.iter().collect();
         order.sort_by_key(|(path, wanted)| (wanted.group, *path));
         for (path, wanted) in order {
             self.want(path, wanted);
         }
-        self.give_back();
+        self.give_back(gone);
         self.out
     }
 
@@ -308,8 +316,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Undoes what earlier generations made and this one does not want.
-    fn give_back(&mut self) {
-        let mut gone = BTreeSet::new();
+    fn give_back(&mut self, mut gone: BTreeSet<String>) {
         for (path, owned) in self.prior.paths.iter().rev() {
             if self.record.paths.get(path).is_some_and(|owned| owned.wanted) {
                 continue;

@@ -154,10 +154,7 @@ impl Model {
                 paths(&mut self.state, path, PathState::File { digest: *digest, content, mode, uid, gid });
             }
             Step::MergeDaemon { path, text, .. } => match text {
-                Some(text) => {
-                    self.state.paths.entry("/etc/docker".into()).or_insert_with(|| directory(0o755));
-                    paths(&mut self.state, path, file(text, 0o644));
-                }
+                Some(text) => paths(&mut self.state, path, file(text, 0o644)),
                 None => drop(self.state.paths.remove(path)),
             },
             Step::AddGroup { name } => {
@@ -395,7 +392,7 @@ fn some_host() -> impl Strategy<Value = Model> {
         Just(Some(r#"{"live-restore":false,"features":{"buildkit":true}}"#)),
     ];
     (files, daemon, any::<bool>()).prop_map(|(files, daemon, mount)| {
-        let mut paths = vec![("/etc/docker", directory(0o755))];
+        let mut paths = Vec::new();
         for (path, state) in PATHS.iter().zip(files) {
             if let Some((content, mode)) = state {
                 for above in step::ancestors(path).into_iter().skip(1) {
@@ -405,6 +402,7 @@ fn some_host() -> impl Strategy<Value = Model> {
             }
         }
         if let Some(text) = daemon {
+            paths.push(("/etc/docker", directory(0o755)));
             paths.push((DAEMON, file(text, 0o600)));
         }
         if mount {

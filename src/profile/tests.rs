@@ -384,7 +384,7 @@ proptest! {
         port in 1u16..,
     ) {
         let engine = if sglang { Engine::Sglang } else { Engine::Vllm };
-        let template = Template { name, engine, model: model.clone(), tensor_parallel, port, deployment_path: "../d.yaml".into() };
+        let template = Template { tensor_parallel, port, ..Template::new(name, engine, model.clone(), "../d.yaml".into()) };
         let parsed = deployment::parse("d.yaml", &template::deployment(&template)).unwrap().deployment;
         prop_assert_eq!(&parsed.model, &model);
         prop_assert_eq!((parsed.port, parsed.tensor_parallel), (port, tensor_parallel));

@@ -20,5 +20,5 @@ pub use self::{
     data::*,
     docker::DEPLOYMENT_LABEL,
     gather::{Sources, gather},
-    wanted::Wanted,
+    wanted::{Wanted, registry_host},
 };

@@ -16,13 +16,13 @@ pub use self::{
     journal::Journal,
 };
 pub(crate) use self::write::{Ready, commit, prepare, read_saved, sweep, tidy};
-use super::layout::{CURRENT, GENERATIONS, HOST_PROFILE, generation};
+use super::layout::{CURRENT, GENERATIONS, HOST_PROFILE, REPORT, generation};
 use crate::{
     digest::Digest,
     error::{Doing as _, Error, Result},
     lock::{self, bundle::Bundle},
     plan::{Known, RECORD_VERSION, Record},
-    system::files::Root,
+    system::files::{Owner, Root},
 };
 
 /// Largest file of a generation that is read, in bytes.
@@ -235,6 +235,20 @@ impl<'a> Generations<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Keeps the report of the checks made after generation `number` was applied.
+    pub fn keep_report(&self, number: u64, report: &serde_json::Value) -> Result<()> {
+        let path = format!("{}/{REPORT}", generation(number));
+        let mut text = serde_json::to_vec_pretty(report).doing(|| format!("writing `{path}` failed"))?;
+        text.push(b'\n');
+        self.root.write(&path, &text, 0o600, Owner::current())
+    }
+
+    /// Whether the checks passed after generation `number` was applied. `None`: they were not made.
+    pub fn is_ready(&self, number: u64) -> Option<bool> {
+        let report: serde_json::Value = self.read_json(number, REPORT).ok()?;
+        report.get("ready")?.as_bool()
     }
 
     /// The realised profile of generation `number`, as JSON.

@@ -141,6 +141,18 @@ pub fn make_private_dir(path: &Path) -> Result<()> {
         .map_err(|error| failure("making directory", path, error))
 }
 
+/// Makes a directory the user named, and those above it, open as the umask allows. One that is there is
+/// left as it is.
+///
+/// # Errors
+/// It cannot be made, or something else has its name.
+pub fn make_dir(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .create(path)
+        .map_err(|error| failure("making directory", path, error))
+}
+
 /// The names in a directory the user named, sorted. `None`: it is not there.
 ///
 /// # Errors

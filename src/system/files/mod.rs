@@ -17,7 +17,7 @@ use rustix::{fs::FileType, io::Errno};
 
 pub use self::{
     input::{
-        absolute, exists, is_dir, list_input, make_private_dir, open_input, read_input, read_text,
+        absolute, exists, is_dir, list_input, make_dir, make_private_dir, open_input, read_input, read_text,
         write_output,
     },
     lock::HostLock,
