@@ -33,8 +33,11 @@ pub fn previous(root: &Root) -> Result<u64> {
     let current = generations.current_number()?.ok_or_else(|| {
         Error::failed("this host was never provisioned").hint("provision it: `bedplate provision PROFILE`")
     })?;
-    let mut earlier: Vec<u64> = generations.numbers()?.into_iter().filter(|number| *number < current).collect();
-    earlier.retain(|number| generations.state(*number).is_ok_and(|state| state != super::generations::State::Pending));
+    let mut earlier: Vec<u64> =
+        generations.numbers()?.into_iter().filter(|number| *number < current).collect();
+    earlier.retain(|number| {
+        generations.state(*number).is_ok_and(|state| state != super::generations::State::Pending)
+    });
     earlier.pop().ok_or_else(|| {
         Error::failed(format!("there is no generation before {current}"))
             .hint("see which there are: `bedplate generations list`")

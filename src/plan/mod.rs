@@ -126,13 +126,18 @@ pub struct Missing {
 impl Plan {
     /// Whether there is nothing to do: no step, no new generation, nothing left by an interrupted run.
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty() && self.change == Change::Repair && self.finishes.is_none() && self.missing.is_empty()
+        self.steps.is_empty()
+            && self.change == Change::Repair
+            && self.finishes.is_none()
+            && self.missing.is_empty()
     }
 
     /// An error that names everything the host lacks, if it lacks anything.
     pub fn refuse(&self) -> Result<()> {
-        Error::join(self.missing.iter().map(|missing| Error::failed(missing.what.clone()).hint(missing.hint.clone())))
-            .map_or(Ok(()), Err)
+        Error::join(
+            self.missing.iter().map(|missing| Error::failed(missing.what.clone()).hint(missing.hint.clone())),
+        )
+        .map_or(Ok(()), Err)
     }
 
     /// The plan as a diff, a line each: steps with their details, what waits, what is missing.
@@ -255,7 +260,10 @@ fn number(inputs: &Inputs, state: &HostState, goal: Goal) -> (u64, Change) {
     if let Some(current) = state.current.as_ref().filter(|known| known.bundle == inputs.bundle) {
         return (current.number, Change::Repair);
     }
-    let pending = state.interrupted.iter().rfind(|known| known.bundle == inputs.bundle && known.number >= state.floor());
+    let pending = state
+        .interrupted
+        .iter()
+        .rfind(|known| known.bundle == inputs.bundle && known.number >= state.floor());
     (pending.map_or(state.next, |known| known.number), Change::New)
 }
 

@@ -164,7 +164,8 @@ pub(super) fn secrets(inputs: &Inputs, state: &HostState, prior: &Record, plan: 
         };
         let kept_before = prior.secrets.get(name);
         // A host that failed to keep it once is not asked again for the same value.
-        let kept = now.credential || !now.can_keep || kept_before.is_some_and(|kept| kept.credential.is_none());
+        let kept =
+            now.credential || !now.can_keep || kept_before.is_some_and(|kept| kept.credential.is_none());
         let may_keep = now.can_keep && !stored;
         let credential = (may_keep || now.credential).then(|| id.clone());
         let mut owned = OwnedSecret { credential, ours: !stored, wanted: true };
@@ -190,7 +191,9 @@ pub(super) fn secrets(inputs: &Inputs, state: &HostState, prior: &Record, plan: 
             _ => {
                 owned.credential = None;
                 let how = match source {
-                    SecretSource::Env(variable) => format!("set `{variable}` for the next `bedplate provision`"),
+                    SecretSource::Env(variable) => {
+                        format!("set `{variable}` for the next `bedplate provision`")
+                    }
                     SecretSource::File(path) => format!("put it into `{path}` (mode 0600)"),
                     SecretSource::Credential(_) => format!("store it: `bedplate secret set {name}`"),
                     SecretSource::Age(_) | SecretSource::Command(_) => {
@@ -246,7 +249,10 @@ pub(super) fn images(
             Some(source) => steps.push(Step::TagImage { key: key.clone(), source, tag }),
             None => match ((!image.is_layout()).then(|| image.pull_reference()), goal) {
                 (_, Goal::Switch(to)) => plan.lacks(
-                    format!("image `{key}` ({}) of generation {to} is no longer on the host", image.reference),
+                    format!(
+                        "image `{key}` ({}) of generation {to} is no longer on the host",
+                        image.reference
+                    ),
                     "provision with that generation's profile and lock, which pulls it",
                 ),
                 (Some(reference), Goal::Provision) => {
@@ -254,7 +260,10 @@ pub(super) fn images(
                     steps.push(Step::PullImage { key, reference, download, tag });
                 }
                 (None, Goal::Provision) => plan.lacks(
-                    format!("image `{key}` comes from the layout `{}`, which the host cannot pull from", image.reference),
+                    format!(
+                        "image `{key}` comes from the layout `{}`, which the host cannot pull from",
+                        image.reference
+                    ),
                     "push it to a registry and name it by that in `[images]`",
                 ),
             },
@@ -311,7 +320,8 @@ pub fn installed_packages(status: &str) -> BTreeSet<String> {
         let field = |name: &str| {
             paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
         };
-        if let (Some(name), Some("install ok installed" | "hold ok installed")) = (field("Package"), field("Status"))
+        if let (Some(name), Some("install ok installed" | "hold ok installed")) =
+            (field("Package"), field("Status"))
         {
             packages.insert(name.to_owned());
         }

@@ -125,8 +125,11 @@ impl<'a> Planner<'a> {
             } else {
                 self.refuse(
                     path,
-                    Error::failed(format!("`{path}` shall belong to `{}`, and there is no such user or group", wanted.owner))
-                        .hint("add a `[[user]]` to the profile, or install the package that brings it"),
+                    Error::failed(format!(
+                        "`{path}` shall belong to `{}`, and there is no such user or group",
+                        wanted.owner
+                    ))
+                    .hint("add a `[[user]]` to the profile, or install the package that brings it"),
                 );
             }
             return;
@@ -249,7 +252,9 @@ impl<'a> Planner<'a> {
                 let was = match known {
                     None => Was::Foreign,
                     Some(owned) if owned.written.contains(now) => Was::Known,
-                    Some(OwnedPath { before: Before::File { digest, .. }, .. }) if digest == now => Was::Known,
+                    Some(OwnedPath { before: Before::File { digest, .. }, .. }) if digest == now => {
+                        Was::Known
+                    }
                     Some(_) => Was::ByHand,
                 };
                 (was, old.as_deref(), before)
@@ -324,7 +329,9 @@ impl<'a> Planner<'a> {
             if ancestors(path).iter().any(|above| {
                 matches!(self.at(above), PathState::Link { .. } | PathState::File { .. } | PathState::Other)
             }) {
-                self.out.warnings.push(format!("`{path}` can only be reached through a link now: left as it is"));
+                self.out
+                    .warnings
+                    .push(format!("`{path}` can only be reached through a link now: left as it is"));
                 continue;
             }
             if self.wanted.paths.contains_key(path) {

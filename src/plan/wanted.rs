@@ -120,7 +120,9 @@ impl WantedPaths {
             return Err(Error::usage(format!("`{path}` is merged key by key, never written whole"))
                 .hint("write its keys under `[container.daemon]` instead of a `[[file]]`"));
         }
-        if ["/var/lib/bedplate", "/run/bedplate"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/")))
+        if ["/var/lib/bedplate", "/run/bedplate"]
+            .iter()
+            .any(|own| path == *own || path.starts_with(&format!("{own}/")))
             || path == BINARY
         {
             return Err(Error::usage(format!("`{path}` is bedplate's own")).hint("choose another path"));
@@ -157,7 +159,9 @@ fn modprobe(inputs: &Inputs) -> Option<String> {
     if kernel.blacklist.is_empty() && kernel.options.is_empty() {
         return None;
     }
-    let mut text = "# Written by bedplate; a change made here is overwritten by the next `bedplate provision`.\n".to_owned();
+    let mut text =
+        "# Written by bedplate; a change made here is overwritten by the next `bedplate provision`.\n"
+            .to_owned();
     for module in &kernel.blacklist {
         text += &format!("blacklist {module}\n");
     }
@@ -181,8 +185,7 @@ pub(super) fn looked_at<'a>(
         all.extend(record.paths.keys().cloned());
     }
     all.extend([daemon::PATH.to_owned(), BINARY.to_owned()]);
-    let above: Vec<String> =
-        all.iter().flat_map(|path| ancestors(path)).map(str::to_owned).collect();
+    let above: Vec<String> = all.iter().flat_map(|path| ancestors(path)).map(str::to_owned).collect();
     all.extend(above);
     Ok(all)
 }

@@ -11,11 +11,11 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::write::{Ready, commit, prepare, read_saved, sweep, tidy};
 pub use self::{
     gc::{Collected, gc},
     journal::Journal,
 };
-pub(crate) use self::write::{Ready, commit, prepare, read_saved, sweep, tidy};
 use super::layout::{CURRENT, GENERATIONS, HOST_PROFILE, REPORT, generation};
 use crate::{
     digest::Digest,
@@ -129,8 +129,11 @@ impl<'a> Generations<'a> {
         let Some(target) = self.root.read_link(CURRENT)? else { return Ok(None) };
         let number = target.strip_prefix("generations/").and_then(|number| number.parse().ok());
         number.map(Some).ok_or_else(|| {
-            Error::failed(format!("`{CURRENT}` points to `{}`, which is no generation", target.escape_debug()))
-                .hint(format!("point it to one of `ls {GENERATIONS}`: `ln -sfn generations/N {CURRENT}`"))
+            Error::failed(format!(
+                "`{CURRENT}` points to `{}`, which is no generation",
+                target.escape_debug()
+            ))
+            .hint(format!("point it to one of `ls {GENERATIONS}`: `ln -sfn generations/N {CURRENT}`"))
         })
     }
 
@@ -297,7 +300,9 @@ impl<'a> Generations<'a> {
 fn realised(generations: &Generations, number: u64) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
     if let serde_json::Value::Object(sections) = generations.host_profile(number)? {
-        for (section, value) in sections.into_iter().filter(|(name, _)| name != "images" && name != "generation") {
+        for (section, value) in
+            sections.into_iter().filter(|(name, _)| name != "images" && name != "generation")
+        {
             match value {
                 serde_json::Value::Object(entries) => {
                     for (name, value) in entries {
@@ -314,9 +319,11 @@ fn realised(generations: &Generations, number: u64) -> Result<BTreeMap<String, S
 fn shown(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Object(fields) => {
-            fields.iter().map(|(name, value)| format!("{name} {}", shown(value))).collect::<Vec<_>>().join(", ")
-        }
+        serde_json::Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| format!("{name} {}", shown(value)))
+            .collect::<Vec<_>>()
+            .join(", "),
         other => other.to_string(),
     }
 }

@@ -135,8 +135,10 @@ fn value_of(name: &str, content: Zeroizing<Vec<u8>>) -> Result<SecretString> {
 fn folder(root: &Root) -> Result<()> {
     let kind = root.file_system(SECRETS)?;
     if kind != "tmpfs" && kind != "ramfs" {
-        return Err(Error::failed(format!("`{SECRETS}` would be on {kind}, and secrets are held on tmpfs alone"))
-            .hint(format!("mount a tmpfs there: `mount -t tmpfs -o mode=0700 tmpfs {SECRETS}`")));
+        return Err(Error::failed(format!(
+            "`{SECRETS}` would be on {kind}, and secrets are held on tmpfs alone"
+        ))
+        .hint(format!("mount a tmpfs there: `mount -t tmpfs -o mode=0700 tmpfs {SECRETS}`")));
     }
     if root.stat(RUN)?.is_none() {
         root.make_dir(RUN, 0o755, Owner::ROOT)?;

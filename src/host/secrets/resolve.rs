@@ -69,9 +69,7 @@ async fn one(
 ) -> Result<Found> {
     match source {
         SecretSource::Env(variable) => match environment.get(variable).filter(|value| !value.is_empty()) {
-            Some(value) => {
-                value_of(name, Zeroizing::new(value.clone().into_bytes())).map(Found::Value)
-            }
+            Some(value) => value_of(name, Zeroizing::new(value.clone().into_bytes())).map(Found::Value),
             None => Ok(Found::No(format!("`{variable}` is not set here"))),
         },
         SecretSource::File(path) => {
@@ -118,11 +116,11 @@ fn trimmed(mut content: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
 fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let shown = path.display();
     match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::failed(format!("reading `{shown}`")).because(error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::failed(format!("reading `{shown}`")).because(error)),
         Ok(seen) if seen.file_type().is_symlink() => {
-            return Err(Error::failed(format!("`{shown}` is a link, and a secret's file must not be"))
-                .hint("name the file itself in the profile"));
+            Err(Error::failed(format!("`{shown}` is a link, and a secret's file must not be"))
+                .hint("name the file itself in the profile"))
         }
         Ok(seen) => {
             let (mut file, _) = files::open_input(path)?;
@@ -134,7 +132,10 @@ fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
             }
             check_mode(&shown.to_string(), opened.permissions().mode())?;
             let mut content = Zeroizing::new(Vec::new());
-            (&mut file).take(MAX_SIZE + 3).read_to_end(&mut content).doing(|| format!("reading `{shown}`"))?;
+            (&mut file)
+                .take(MAX_SIZE + 3)
+                .read_to_end(&mut content)
+                .doing(|| format!("reading `{shown}`"))?;
             Ok(Some(content))
         }
     }
