@@ -52,7 +52,7 @@ pub(super) async fn carry_out(work: &mut Work<'_>, step: &Step) -> Result<()> {
             }
         }
         Step::RestoreFile { path, digest, mode, uid, gid } => {
-            restore(root, path, *digest, *mode, *uid, *gid)?
+            restore(root, path, *digest, *mode, *uid, *gid)?;
         }
         Step::MergeDaemon { path, text, on, keep, .. } => merge(root, path, text.as_deref(), *on, *keep)?,
         Step::RestartDocker { .. } => restart_docker(work).await?,
@@ -77,7 +77,7 @@ pub(super) async fn carry_out(work: &mut Work<'_>, step: &Step) -> Result<()> {
         Step::RestoreSecret { name, credential } => secrets::restore(root, name, credential).await?,
         Step::RemoveSecret { name, credential } => secrets::remove(root, name, credential.as_deref())?,
         Step::PullImage { key, reference, download, tag } => {
-            pull(work, key, reference, *download, tag).await?
+            pull(work, key, reference, *download, tag).await?;
         }
         Step::TagImage { source, tag, .. } => docker(work).await?.tag(source, tag).await?,
         Step::InstallBinary { path, .. } => install(root, &work.context.program, path)?,
