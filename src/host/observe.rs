@@ -163,7 +163,9 @@ fn look(root: &Root, path: &str, stat: &Stat, content: bool, list: bool) -> Resu
     Ok(match stat.kind {
         FileKind::Directory => {
             let names = if list {
-                Some(root.list(path)?.into_iter().map(|entry| entry.name).collect())
+                // A temporary file of a killed run is swept before the steps: it keeps no directory.
+                let entries = root.list(path)?.into_iter().map(|entry| entry.name);
+                Some(entries.filter(|name| !name.starts_with(".bedplate-")).collect())
             } else {
                 None
             };
