@@ -131,7 +131,7 @@ pub(crate) fn tidy(root: &Root, keep: u64) -> Result<()> {
             State::Committed => {}
             // Killed between the link, which commits, and what follows it.
             _ if Some(number) == current => {
-                settle(root, number, &generations.load(number)?.record.settled())?
+                settle(root, number, &generations.load(number)?.record.settled())?;
             }
             State::Switching => set_state(root, number, State::Committed)?,
             State::Pending => remove(root, number)?,
