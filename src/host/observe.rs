@@ -127,7 +127,11 @@ pub(super) fn accounts(root: &Root) -> Result<Accounts> {
 }
 
 /// Looks at each path, but at none beneath a link or a file.
-fn paths(root: &Root, wanted: &BTreeSet<String>, known: &[&Known]) -> Result<BTreeMap<String, PathState>> {
+fn paths(
+    root: &Root,
+    wanted: &BTreeMap<String, bool>,
+    known: &[&Known],
+) -> Result<BTreeMap<String, PathState>> {
     let made: BTreeSet<&String> = known
         .iter()
         .flat_map(|known| &known.record.paths)
@@ -135,7 +139,7 @@ fn paths(root: &Root, wanted: &BTreeSet<String>, known: &[&Known]) -> Result<BTr
         .map(|(path, _)| path)
         .collect();
     let mut states: BTreeMap<String, PathState> = BTreeMap::new();
-    for path in wanted {
+    for (path, content) in wanted {
         let above = path.rsplit_once('/').map_or("", |(above, _)| above);
         let reachable = above.is_empty() || matches!(states.get(above), Some(PathState::Directory { .. }));
         if !reachable {
@@ -147,19 +151,21 @@ fn paths(root: &Root, wanted: &BTreeSet<String>, known: &[&Known]) -> Result<BTr
         }
         let state = match root.stat(path)? {
             None => PathState::Absent,
-            Some(stat) => look(root, path, &stat, made.contains(path))?,
+            Some(stat) => look(root, path, &stat, *content, made.contains(path))?,
         };
         states.insert(path.clone(), state);
     }
     Ok(states)
 }
 
-fn look(root: &Root, path: &str, stat: &Stat, list: bool) -> Result<PathState> {
+fn look(root: &Root, path: &str, stat: &Stat, content: bool, list: bool) -> Result<PathState> {
     let Stat { mode, uid, gid, .. } = *stat;
     Ok(match stat.kind {
         FileKind::Directory => {
             let names = if list {
-                Some(root.list(path)?.into_iter().map(|entry| entry.name).collect())
+                // A temporary file of a killed run is swept before the steps: it keeps no directory.
+                let entries = root.list(path)?.into_iter().map(|entry| entry.name);
+                Some(entries.filter(|name| !name.starts_with(".bedplate-")).collect())
             } else {
                 None
             };
@@ -169,8 +175,7 @@ fn look(root: &Root, path: &str, stat: &Stat, list: bool) -> Result<PathState> {
             root.read_link(path)?.map_or(PathState::Absent, |target| PathState::Link { target })
         }
         FileKind::Other => PathState::Other,
-        // The program is compared, not shown: see `binary`.
-        FileKind::File if path == BINARY => {
+        FileKind::File if !content => {
             PathState::File { digest: Digest::of([]), content: None, mode, uid, gid }
         }
         FileKind::File if stat.size <= SHOWN => match root.read(path, SHOWN)? {

@@ -5,11 +5,12 @@ pub use super::{
     observe::{Options, observe},
 };
 use super::{
-    generations::{Generations, Journal, sweep},
+    generations::{Generations, Journal, State, sweep},
     layout::{LOCK, LOCK_IN_TREE},
 };
 use crate::{
     error::{Error, Result},
+    lock::bundle::Bundle,
     system::files::{HostLock, Root},
 };
 
@@ -35,13 +36,24 @@ pub fn previous(root: &Root) -> Result<u64> {
     })?;
     let mut earlier: Vec<u64> =
         generations.numbers()?.into_iter().filter(|number| *number < current).collect();
-    earlier.retain(|number| {
-        generations.state(*number).is_ok_and(|state| state != super::generations::State::Pending)
-    });
+    earlier.retain(|number| generations.state(*number).is_ok_and(|state| state != State::Pending));
     earlier.pop().ok_or_else(|| {
         Error::failed(format!("there is no generation before {current}"))
             .hint("see which there are: `bedplate generations list`")
     })
+}
+
+/// The bundle of generation `number`, to go to it with [`crate::plan::Goal::Switch`].
+///
+/// # Errors
+/// It is not there, cannot be read, or was never made whole.
+pub fn switch_to(root: &Root, number: u64) -> Result<Bundle> {
+    let generations = Generations::new(root);
+    if generations.load(number)?.state == State::Pending && generations.current_number()? != Some(number) {
+        return Err(Error::failed(format!("generation {number} was never made whole"))
+            .hint("finish it with `bedplate provision`, or choose another: `bedplate generations list`"));
+    }
+    generations.bundle(number)
 }
 
 /// What an interrupted run was doing, for people. `None`: none was interrupted.

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a service may take to restart.
-const RESTART: Duration = Duration::from_secs(180);
+const RESTART: Duration = Duration::from_mins(3);
 /// Largest `daemon.json`, in bytes.
 const CONFIGURATION: u64 = 4 << 20;
 

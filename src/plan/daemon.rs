@@ -69,7 +69,7 @@ fn leaves(map: &Map<String, Value>, at: &mut Vec<String>, out: &mut BTreeMap<Vec
 
 /// RFC 6901, section 3.
 fn pointer(key: &[String]) -> String {
-    key.iter().map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1"))).collect()
+    key.iter().fold(String::new(), |at, name| at + "/" + &name.replace('~', "~0").replace('/', "~1"))
 }
 
 fn parts(pointer: &str) -> Vec<String> {

@@ -14,7 +14,7 @@ mod tests;
 mod text;
 mod wanted;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -153,8 +153,9 @@ impl Plan {
     }
 }
 
-/// Every path the planner must see, sorted, so that each comes after the directories it is in.
-pub fn paths(inputs: &Inputs, accounts: &Accounts, known: &[&Known]) -> Result<BTreeSet<String>> {
+/// Every path the planner must see, sorted, so that each comes after the directories it is in; true where
+/// it must see the content of a file.
+pub fn paths(inputs: &Inputs, accounts: &Accounts, known: &[&Known]) -> Result<BTreeMap<String, bool>> {
     wanted::looked_at(inputs, accounts, known.iter().map(|known| &known.record))
 }
 
@@ -271,7 +272,13 @@ fn finishes(state: &HostState) -> Option<String> {
     if let Some(journal) = &state.journal {
         return Some(journal.clone());
     }
-    state.interrupted.last().map(|known| format!("generation {} was being prepared", known.number))
+    if let Some(known) = state.interrupted.last() {
+        return Some(format!("generation {} was being prepared", known.number));
+    }
+    let waiting = state.current.as_ref().filter(|known| !known.record.deferred.is_empty());
+    waiting.filter(|_| state.target == Target::Host).map(|known| {
+        format!("generation {} was prepared as a tree, and some of it waits for this host", known.number)
+    })
 }
 
 impl HostState {

@@ -275,7 +275,7 @@ impl<'a> Planner<'a> {
             ));
         }
         // What only its owner may read is not for the screen either.
-        let private = wanted.mode & 0o077 == 0;
+        let private = wanted.mode.trailing_zeros() >= 6;
         let diff = match old {
             Some(old) if !private => text::diff(old, content),
             _ => Vec::new(),

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -399,7 +401,8 @@ fn some_profile() -> impl Strategy<Value = Profile> {
             }
         }
         if let Some(mode) = mount {
-            text += &format!("[[mount]]\npath = \"/data/m\"\nmode = \"{mode}\"\nowner = \"root:root\"\n");
+            let mount = ["[[mount]]\npath = \"/data/m\"\nmode = \"", mode, "\"\nowner = \"root:root\"\n"];
+            text.extend(mount);
         }
         profile(&text)
     })

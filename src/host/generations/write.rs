@@ -79,10 +79,10 @@ fn save_contents(root: &Root, record: &Record, folder: &str) -> Result<()> {
             continue;
         }
         root.make_dir(&saved, 0o700, Owner::current())?;
-        let content = match read_saved(root, digest)? {
-            Some(content) => Some(content),
-            None => from_host(root, record, digest)?,
-        };
+        let mut content = read_saved(root, digest)?;
+        if content.is_none() {
+            content = from_host(root, record, digest)?;
+        }
         if let Some(content) = content {
             root.write(&target, &content, 0o600, Owner::current())?;
         } else {
@@ -124,11 +124,15 @@ pub(crate) fn tidy(root: &Root, keep: u64) -> Result<()> {
     let generations = Generations::new(root);
     let current = generations.current_number()?;
     for number in generations.numbers()? {
-        if number == keep || Some(number) == current {
+        if number == keep {
             continue;
         }
         match generations.state(number)? {
             State::Committed => {}
+            // Killed between the link, which commits, and what follows it.
+            _ if Some(number) == current => {
+                settle(root, number, &generations.load(number)?.record.settled())?;
+            }
             State::Switching => set_state(root, number, State::Committed)?,
             State::Pending => remove(root, number)?,
         }
@@ -182,6 +186,12 @@ pub(crate) fn commit(root: &Root, number: u64, record: &Record, realised: &serde
         owner,
     )?;
     root.symlink(&format!("generations/{number}"), CURRENT)?;
-    root.write(&format!("{folder}/record.json"), &to_json(record, "the record")?, 0o600, owner)?;
+    settle(root, number, record)
+}
+
+/// Takes out of a committed generation's record what was only there while its run was on its way.
+fn settle(root: &Root, number: u64, record: &Record) -> Result<()> {
+    let path = format!("{}/record.json", generation(number));
+    root.write(&path, &to_json(record, "the record")?, 0o600, Owner::current())?;
     set_state(root, number, State::Committed)
 }
