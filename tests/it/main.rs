@@ -3,5 +3,6 @@
 
 mod checks;
 mod imports;
+mod reference;
 mod registry;
 mod support;
