@@ -24,7 +24,7 @@ pub mod cli;
 pub mod ui;
 
 pub mod check;
-// pub mod deploy;
+pub mod deploy;
 pub mod fleet;
 pub mod host;
 

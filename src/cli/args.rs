@@ -300,9 +300,6 @@ pub struct Up {
     /// How long to wait until it serves, in seconds
     #[arg(long, value_name = "S", default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
-    /// Show what would be made, replaced or removed, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
 }
 
 /// A deployment by name.

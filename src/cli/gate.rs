@@ -37,8 +37,19 @@ pub fn save_deployment(
     report: &Report,
     facts: &Facts,
 ) -> Result<()> {
-    let Some((number, lock)) = held.generation else { return Ok(()) };
     save_host(root, held, report, facts)?;
+    save_only_deployment(root, held, deployment, report, facts)
+}
+
+/// Keeps a deployment's readiness, where what was judged is this host's generation.
+pub fn save_only_deployment(
+    root: &Root,
+    held: &Held,
+    deployment: &Deployment,
+    report: &Report,
+    facts: &Facts,
+) -> Result<()> {
+    let Some((number, lock)) = held.generation else { return Ok(()) };
     let binding = Binding::of(number, lock, Some(subject::deployment_digest(deployment)), facts);
     readiness::save(root, Some(&deployment.name), &Readiness::new(binding, report.clone(), clock::now()))
 }

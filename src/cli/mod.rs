@@ -1,12 +1,12 @@
 //! The command line: one file a verb, each flags → request → call → render.
 
 pub mod args;
-// mod boot;
+mod boot;
 mod bundle;
 mod completions;
 mod config;
 mod context;
-// mod deployments;
+mod deployments;
 mod doctor;
 mod explain;
 mod gate;
@@ -24,7 +24,7 @@ mod runtime;
 mod secret;
 mod subject;
 mod toolkit;
-// mod up;
+mod up;
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
@@ -90,13 +90,13 @@ fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
             "install `docker.io` and the container toolkit by hand; `bedplate toolkit verify` checks them",
         ),
         Verb::Runtime(args::Runtime::Prepare(args)) => runtime::prepare(context, &args),
-        //D Verb::Up(args) => up::run(context, &args),
-        //D Verb::Status(args) => deployments::status(context, &args),
-        //D Verb::Logs(args) => deployments::logs(context, &args).map(done),
-        //D Verb::Stop(args) => deployments::stop(context, &args).map(done),
-        //D Verb::Restart(args) => up::restart(context, &args),
-        //D Verb::Rm(args) => deployments::rm(context, &args).map(done),
-        //D Verb::List => deployments::list(context).map(done),
+        Verb::Up(args) => up::run(context, &args),
+        Verb::Status(args) => deployments::status(context, &args),
+        Verb::Logs(args) => deployments::logs(context, &args).map(done),
+        Verb::Stop(args) => deployments::stop(context, &args).map(done),
+        Verb::Restart(args) => up::restart(context, &args),
+        Verb::Rm(args) => deployments::rm(context, &args).map(done),
+        Verb::List => deployments::list(context).map(done),
         Verb::Render(args) => render::run(context, &args).map(done),
         Verb::Generations(args) => generations::run(context, &args),
         Verb::Secret(args) => secret::run(context, &args),
@@ -104,10 +104,8 @@ fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
         Verb::Explain(args) => explain::run(context, &args).map(done),
         Verb::Completions(args) => completions::completions(context, &args).map(done),
         Verb::Man(args) => completions::man(context, &args).map(done),
-        //D Verb::Boot => boot::run(context),
+        Verb::Boot => boot::run(context),
         Verb::Receive => receive::run(context),
-        //D
-        Verb::Up(_) | Verb::Status(_) | Verb::Logs(_) | Verb::Stop(_) | Verb::Restart(_) | Verb::Rm(_) | Verb::List | Verb::Boot => later::refuse("x", "y"), //DD
         Verb::Build(_) => {
             later::refuse("build", "provision a host made by your distribution's installer: `bedplate provision`")
         }

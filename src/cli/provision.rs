@@ -171,7 +171,7 @@ pub async fn check(context: &Context, root: &Arc<Root>) -> Result<Report> {
     for deployment in &held.deployments {
         let subject = held.subject(context, Some(deployment))?;
         let (found, facts) = subject::judge(&subject, &sources, &up_to(Layer::Runtime)).await;
-        gate::save_deployment(root, &held, deployment, &found, &facts)?;
+        gate::save_only_deployment(root, &held, deployment, &found, &facts)?;
         let several = held.deployments.len() > 1;
         all.findings.extend(found.findings.into_iter().filter(|finding| finding.layer == Layer::Runtime).map(
             |mut finding| {

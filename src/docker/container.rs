@@ -13,7 +13,7 @@ use bollard::{
     },
     query_parameters::{
         CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
-        RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+        RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
     },
 };
 use serde::Serialize;
@@ -259,6 +259,15 @@ impl Docker {
             Err(error) if !is_absent(&error) => Err(failed(Asked::Remove(container), error)),
             _ => Ok(()),
         }
+    }
+
+    /// Gives a container another name.
+    pub async fn rename(&self, container: &str, name: &str) -> Result<()> {
+        let options = RenameContainerOptionsBuilder::default().name(name).build();
+        self.client
+            .rename_container(container, options)
+            .await
+            .map_err(|error| failed(Asked::Create(name), error))
     }
 
     /// A container by name or id, when it is there.

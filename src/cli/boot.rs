@@ -1,0 +1,52 @@
+//! `boot`: what the boot unit runs. Secrets first, then the checks, then the deployments that were up, so that nothing
+//! goes round the gate.
+
+use super::{Context, provision, report, subject, up};
+use crate::{
+    deploy::{Options, Paths, state, state::WantedState},
+    error::Result,
+    host::secrets,
+    profile,
+    ui::exit,
+};
+
+/// Runs `boot`. Exit code 3 where a check or a deployment failed: the unit then counts as failed.
+pub fn run(context: &Context) -> Result<u8> {
+    up::refuse_unprivileged()?;
+    let root = subject::host_root()?;
+    context.run(async {
+        if subject::current(&root)?.is_none() {
+            context.ui.say("this host is not provisioned: nothing to do");
+            return Ok(exit::DONE);
+        }
+        let restored = secrets::restore_at_boot(&root).await?;
+        for error in &restored.failed {
+            context.ui.error(error);
+        }
+        context.ui.say(&format!("secrets on tmpfs: {}", restored.names.join(", ")));
+        let found = provision::check(context, &root).await?;
+        let mut code = report::print(context, &found)?;
+        let paths = Paths::default();
+        for (name, kept) in state::all(&root, &paths)? {
+            if kept.wanted != WantedState::Running {
+                continue;
+            }
+            // One that fails does not hold up the others.
+            let result = async {
+                let text =
+                    state::deployment_text(&root, &paths, &name)?.ok_or_else(|| up::no_deployment(&name))?;
+                let deployment = profile::deployment::parse(&name, &text)?.deployment;
+                up::bring_up(context, &root, &text, &deployment, Options::default()).await
+            };
+            match result.await {
+                Ok(exit::DONE) => {}
+                Ok(failed) => code = failed,
+                Err(error) => {
+                    context.ui.error(&error);
+                    code = exit::of(&error);
+                }
+            }
+        }
+        Ok(code)
+    })
+}

@@ -1,0 +1,158 @@
+//! What can be seen of a deployment from outside, as the facts of layer 4.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Context, spec::Spec};
+use crate::{
+    check::up::{Bound, ContainerState, Exposure, ObservedService},
+    docker::{ContainerOnHost, Port},
+    host::facts::Known,
+    system::files::read_input,
+};
+
+/// How many last lines of a log are shown.
+const LINES: usize = 20;
+/// Shorter values are not looked for: they would be found everywhere.
+const SHORTEST: usize = 4;
+/// How many processes of a container are looked at.
+const PROCESSES: usize = 256;
+
+/// Every container of a deployment as it is now.
+pub async fn services(
+    context: Context<'_>,
+    specs: &[Spec],
+    secrets: &BTreeMap<String, SecretString>,
+) -> Vec<ObservedService> {
+    let mut seen = Vec::new();
+    for spec in specs {
+        let name = &spec.container.name;
+        let (state, exposure) = match context.docker.inspect(name).await {
+            Ok(Some(found)) => {
+                let lines = if found.state.running && found.state.restarts == 0 {
+                    Vec::new()
+                } else {
+                    last_lines(context, name, secrets).await
+                };
+                (Known::Ok(state(&found, lines, secrets)), Known::Ok(exposure(spec, &found, secrets)))
+            }
+            Ok(None) => (
+                Known::Ok(ContainerState {
+                    error: Some("the container is gone".to_owned()),
+                    ..ContainerState::default()
+                }),
+                Known::unknown("the container is gone"),
+            ),
+            Err(error) => (Known::unknown(error.message()), Known::unknown(error.message())),
+        };
+        seen.push(ObservedService { name: spec.service.clone(), container: name.clone(), state, exposure });
+    }
+    seen
+}
+
+fn state(
+    found: &ContainerOnHost,
+    last_lines: Vec<String>,
+    secrets: &BTreeMap<String, SecretString>,
+) -> ContainerState {
+    let state = &found.state;
+    let ended = !state.running && !state.finished_at.is_empty() && !state.finished_at.starts_with("0001");
+    ContainerState {
+        running: state.running && !state.restarting,
+        exit_code: (ended || state.restarting).then_some(state.exit_code),
+        oom_killed: state.oom_killed,
+        restarts: state.restarts,
+        error: Some(redact(&state.error, secrets)).filter(|error| !error.is_empty()),
+        last_lines,
+    }
+}
+
+/// Ports meant and had, and secrets that can be seen in the container's configuration or in an argument list.
+fn exposure(spec: &Spec, found: &ContainerOnHost, secrets: &BTreeMap<String, SecretString>) -> Exposure {
+    let bound = |ports: &[Port]| {
+        ports.iter().map(|port| Bound { address: port.address, port: port.host_port }).collect::<Vec<_>>()
+    };
+    let arguments: Vec<(u32, Vec<u8>)> = found.state.pid.map(processes).unwrap_or_default();
+    let mut leaks = Vec::new();
+    for (name, value) in secrets {
+        let value = value.expose_secret().trim();
+        if value.len() < SHORTEST {
+            continue;
+        }
+        // What Docker shows is JSON: the value stands there escaped.
+        let escaped = serde_json::Value::from(value).to_string();
+        if found.shown.contains(escaped.trim_matches('"')) {
+            leaks.push(format!("`docker inspect {}` shows secret `{name}`", found.name));
+        }
+        for (pid, line) in &arguments {
+            if contains(line, value.as_bytes()) {
+                leaks.push(format!("the argument list of process {pid} holds secret `{name}`"));
+            }
+        }
+    }
+    Exposure { wanted: bound(&spec.container.ports), bound: bound(&found.ports), leaks }
+}
+
+/// The argument lists of a process and its descendants, as the host sees them (proc(5)).
+fn processes(first: u32) -> Vec<(u32, Vec<u8>)> {
+    let read = |path: String| read_input(&PathBuf::from(path), 4 << 20).unwrap_or_default();
+    let (mut left, mut seen) = (vec![first], Vec::new());
+    while let Some(pid) = left.pop()
+        && seen.len() < PROCESSES
+    {
+        seen.push((pid, read(format!("/proc/{pid}/cmdline"))));
+        let children = read(format!("/proc/{pid}/task/{pid}/children"));
+        left.extend(
+            String::from_utf8_lossy(&children).split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()),
+        );
+    }
+    seen
+}
+
+fn contains(text: &[u8], wanted: &[u8]) -> bool {
+    text.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// The last lines of a container's log, without secrets.
+pub(super) async fn last_lines(
+    context: Context<'_>,
+    container: &str,
+    secrets: &BTreeMap<String, SecretString>,
+) -> Vec<String> {
+    let lines = context.docker.last_lines(container, LINES).await.unwrap_or_default();
+    lines.iter().map(|line| redact(line, secrets)).collect()
+}
+
+/// The text with every secret's value replaced by its name.
+pub fn redact(text: &str, secrets: &BTreeMap<String, SecretString>) -> String {
+    let mut text = text.to_owned();
+    for (name, value) in secrets {
+        let value = value.expose_secret().trim();
+        if value.len() >= SHORTEST && text.contains(value) {
+            text = text.replace(value, &format!("<secret {name}>"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_become_names() {
+        let secrets = BTreeMap::from([
+            ("TOKEN".to_owned(), SecretString::from("s3cr3t-value")),
+            ("SHORT".to_owned(), SecretString::from("a")),
+        ]);
+        assert_eq!(redact("a key=s3cr3t-value b", &secrets), "a key=<secret TOKEN> b");
+    }
+
+    #[test]
+    fn this_process_has_arguments() {
+        let seen = processes(std::process::id());
+        assert!(!seen[0].1.is_empty());
+        assert!(contains(b"--key=abcd", b"abcd") && !contains(b"ab", b"abcd"));
+    }
+}
