@@ -4,5 +4,6 @@
 mod checks;
 mod deploy;
 mod imports;
+mod reference;
 mod registry;
 mod support;
