@@ -42,6 +42,11 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// Whether there is a profile here, without a name given.
+    pub fn any(context: &Context) -> Result<bool> {
+        Ok(!here(context, "profiles")?.is_empty())
+    }
+
     /// Finds and reads the profile `named`, or the only one there is.
     pub fn read(context: &Context, named: Option<&str>) -> Result<Self> {
         let path = find(context, "profiles", "profile", named)?.ok_or_else(|| {

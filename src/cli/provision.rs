@@ -24,9 +24,12 @@ use crate::{
 
 /// Runs `provision`.
 pub fn run(context: &Context, args: &args::Provision) -> Result<u8> {
+    let options = wire::Options { dry_run: args.dry_run, reboot: args.reboot, no_check: args.no_check };
+    if args.profile.is_none() && args.root.is_none() && args.host.is_none() && !Sources::any(context)? {
+        return again(context, &options);
+    }
     let sources = Sources::read(context, args.profile.as_deref())?;
     let (bundle, pinned) = sources.pinned(context)?;
-    let options = wire::Options { dry_run: args.dry_run, reboot: args.reboot, no_check: args.no_check };
     if let Some(destination) = &args.host {
         let frame = context.run(frame(context, &pinned, sources.directory()))?;
         return context.run(remote(context, destination, wire::Request { options, bundle, frame }));
@@ -45,6 +48,17 @@ pub fn run(context: &Context, args: &args::Provision) -> Result<u8> {
         };
         here(context, &root, &bundle, &pinned, frame, &options).await
     })
+}
+
+/// Without a profile, on a provisioned host: what its current generation says holds again.
+fn again(context: &Context, options: &wire::Options) -> Result<u8> {
+    let root = Arc::new(Root::open(Path::new("/"))?);
+    let Some((generation, pinned)) = subject::current(&root)? else {
+        return Err(Error::usage("there is no profile here, and this host has no generation")
+            .hint("name a profile: `bedplate provision PROFILE`"));
+    };
+    let bundle = subject::bundle(&root, generation.about.number)?;
+    context.run(here(context, &root, &bundle, &pinned, Frame::default(), options))
 }
 
 fn refuse_unprivileged(dry_run: bool) -> Result<()> {
@@ -103,6 +117,7 @@ pub async fn here(
     let mut changed = 0;
     let mut reboot = None;
     if plan.is_empty() {
+        provision::refuse_held(root)?;
         if context.ui.format == Format::Text {
             context.ui.data("nothing to do\n")?;
         }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     lock::bundle::Bundle,
-    system::files::{HostLock, Root},
+    system::files::{self, HostLock, Root},
 };
 
 /// Takes the host for a run that changes it; `what` is told to whoever comes meanwhile.
@@ -23,6 +23,14 @@ pub fn hold(root: &Root, what: &str) -> Result<HostLock> {
     // A run that was killed before it wrote its journal left at most these.
     sweep(root)?;
     Ok(held)
+}
+
+/// An error where another run holds the host. Takes nothing and changes nothing.
+///
+/// # Errors
+/// Another run holds it: the error names the process.
+pub fn refuse_held(root: &Root) -> Result<()> {
+    files::refuse_held(root, if root.is_host() { LOCK } else { LOCK_IN_TREE })
 }
 
 /// The generation before the current one, where `rollback` goes.

@@ -16,7 +16,7 @@ pub use self::{
     gc::{Collected, gc},
     journal::Journal,
 };
-use super::layout::{CURRENT, GENERATIONS, HOST_PROFILE, generation};
+use super::layout::{CURRENT, GENERATIONS, HOST_PROFILE, REPORT, generation};
 use crate::{
     digest::Digest,
     error::{Doing as _, Error, Result},
