@@ -108,8 +108,10 @@ impl Sources {
         if !files::exists(&path) {
             return Ok(None);
         }
-        let text = files::read_text(&path, LOCK_LIMIT)?;
-        let lock = lock::parse(&shown(context, &path), &text)?;
+        let content = files::read_input(&path, LOCK_LIMIT)?;
+        let shown = shown(context, &path);
+        let text = String::from_utf8(content).map_err(|error| lock::not_text(&shown, &error.utf8_error()))?;
+        let lock = lock::parse(&shown, &text)?;
         Ok(Some((text, lock)))
     }
 
