@@ -42,12 +42,16 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// Whether there is a profile here, without a name given.
+    pub fn any(context: &Context) -> Result<bool> {
+        Ok(!here(context, "profiles")?.is_empty())
+    }
+
     /// Finds and reads the profile `named`, or the only one there is.
     pub fn read(context: &Context, named: Option<&str>) -> Result<Self> {
         let path = find(context, "profiles", "profile", named)?.ok_or_else(|| {
-            Error::usage("there is no profile here").hint(
-                "write one with `bedplate init NAME --engine vllm --model ID`, or name its path",
-            )
+            Error::usage("there is no profile here")
+                .hint("write one with `bedplate init NAME --engine vllm --model ID`, or name its path")
         })?;
         Self::read_path(context, path)
     }
@@ -63,7 +67,9 @@ impl Sources {
         let mut warnings = Vec::new();
         for named in profile.input_paths() {
             let at = directory.join(named);
-            match files::read_input(&at, SOURCE_LIMIT).doing(|| format!("reading what `{shown}` names failed")) {
+            match files::read_input(&at, SOURCE_LIMIT)
+                .doing(|| format!("reading what `{shown}` names failed"))
+            {
                 Ok(content) => {
                     files.insert(named.to_owned(), content);
                 }
@@ -72,7 +78,7 @@ impl Sources {
         }
         for named in &profile.deployments {
             let Some(content) = files.get(named) else { continue };
-            let at = self::shown(context, &directory.join(named));
+            let at = self::shown(context, &normal(&directory.join(named)));
             match text_of(&at, content).and_then(|text| profile::deployment::parse(&at, text)) {
                 Ok(parsed) => {
                     warnings.extend(parsed.warnings);
@@ -158,7 +164,10 @@ pub fn shown(context: &Context, path: &Path) -> String {
 /// UTF-8 text of a file that was read.
 pub fn text_of<'a>(shown: &str, content: &'a [u8]) -> Result<&'a str> {
     std::str::from_utf8(content)
-        .map_err(|error| Error::usage(format!("`{shown}` is not UTF-8 text")).because(error))
+        .map_err(|error| {
+            let offset = error.valid_up_to();
+            Error::usage(format!("reading `{shown}`: byte {offset} is not valid UTF-8")).hint("save the file as UTF-8")
+        })
 }
 
 /// A deployment file the user named: its text and what it says.

@@ -3,6 +3,8 @@
 
 mod checks;
 mod cli;
+mod deploy;
 mod imports;
+mod reference;
 mod registry;
 mod support;

@@ -22,8 +22,8 @@ fn wrong_profiles() -> Vec<(String, Vec<&'static str>, &'static str)> {
     };
     vec![
         (profile("", "[checks]\ndisk-free-gb = 1"), vec!["unknown key `disk-free-gb`"], "`disk-free-gib`"),
-        (profile("", "[chekcs]\n"), vec!["`chekcs`"], "`[checks]`"),
-        (profile("", "[checks]\ndisk-free-gib = \"10\""), vec!["is a string, wanted a whole number"], "10"),
+        (profile("", "[chekcs]\n"), vec!["`chekcs`"], "did you mean `checks`?"),
+        (profile("", "[checks]\ndisk-free-gib = \"10\""), vec!["is a string, wanted a whole number"], "write a whole number"),
         (profile("", "[deploy]\ndeployments = \"x.yaml\""), vec!["is a string, wanted a list"], "brackets"),
         (private("0700", "0777"), vec!["mode `0777` of a private file"], "0600"),
         (private("0777", "0600"), vec!["mode `0777` of a directory that holds private files"], "0700"),
@@ -85,16 +85,16 @@ fn a_wrong_profile_is_refused_by_every_verb() {
 fn the_line_is_shown() {
     let place = Place::new();
     place.put("profiles/p.toml", profile("", "[checks]\ndisk-free-gb = 1\ndisk-free = 2"));
-    let ran = place.refuses(["lock", "p"], 2, &["profiles/p.toml:18:1", "disk-free-gb = 1"], "disk-free-gib");
+    let ran = place.refuses(["lock", "p"], 2, &["profiles/p.toml:19:1", "disk-free-gb = 1"], "disk-free-gib");
     // All that is wrong is said at once.
-    ran.says("profiles/p.toml:19:1").says("unknown key `disk-free`");
+    ran.says("profiles/p.toml:20:1").says("unknown key `disk-free`");
 }
 
 /// Lines after `name`, `engine` and `model` of a deployment, what is said of them, and the hint.
 fn wrong_deployments() -> Vec<(String, Vec<&'static str>, &'static str)> {
     vec![
         ("tensor_paralel: 2".into(), vec!["unknown key `tensor_paralel`"], "`tensor_parallel`"),
-        ("port: [8001]".into(), vec!["`port` is a list"], "8001"),
+        ("port: [8001]".into(), vec!["`port` is a list"], "write a whole number"),
         ("port: 70000".into(), vec!["`port`"], ""),
         ("extra_args: --a".into(), vec!["`extra_args` is a string"], "brackets"),
         (format!("hf_token_env: {TOKEN}"), vec!["`hf_token_env` is not a secret's name"], "hf_token_env: HF_TOKEN"),
