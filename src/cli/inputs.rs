@@ -78,7 +78,7 @@ impl Sources {
         }
         for named in &profile.deployments {
             let Some(content) = files.get(named) else { continue };
-            let at = self::shown(context, &directory.join(named));
+            let at = self::shown(context, &normal(&directory.join(named)));
             match text_of(&at, content).and_then(|text| profile::deployment::parse(&at, text)) {
                 Ok(parsed) => {
                     warnings.extend(parsed.warnings);
@@ -114,8 +114,10 @@ impl Sources {
         if !files::exists(&path) {
             return Ok(None);
         }
-        let text = files::read_text(&path, LOCK_LIMIT)?;
-        let lock = lock::parse(&shown(context, &path), &text)?;
+        let content = files::read_input(&path, LOCK_LIMIT)?;
+        let shown = shown(context, &path);
+        let text = String::from_utf8(content).map_err(|error| lock::not_text(&shown, &error.utf8_error()))?;
+        let lock = lock::parse(&shown, &text)?;
         Ok(Some((text, lock)))
     }
 
@@ -162,7 +164,10 @@ pub fn shown(context: &Context, path: &Path) -> String {
 /// UTF-8 text of a file that was read.
 pub fn text_of<'a>(shown: &str, content: &'a [u8]) -> Result<&'a str> {
     std::str::from_utf8(content)
-        .map_err(|error| Error::usage(format!("`{shown}` is not UTF-8 text")).because(error))
+        .map_err(|error| {
+            let offset = error.valid_up_to();
+            Error::usage(format!("reading `{shown}`: byte {offset} is not valid UTF-8")).hint("save the file as UTF-8")
+        })
 }
 
 /// A deployment the user named, its text and what it says: a file, or the name of one that this host's current

@@ -80,8 +80,12 @@ fn check_names(update: &Update, sources: &Sources, old: Option<&Lock>) -> Result
     for name in names {
         if !wanted.contains_key(name) && !old.is_some_and(|lock| lock.images.contains_key(name)) {
             let known: Vec<&str> = wanted.keys().map(String::as_str).collect();
-            return Err(Error::usage(format!("`{}` has no image `{name}`", sources.shown))
-                .hint(format!("it has: {}", known.join(", "))));
+            let error = Error::usage(format!("`{}` has no image `{name}`", sources.shown));
+            return Err(if known.is_empty() {
+                error.hint("it names no image at all: add one to `[images]`")
+            } else {
+                error.hint(format!("it has: {}", known.join(", ")))
+            });
         }
     }
     Ok(())

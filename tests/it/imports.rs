@@ -127,6 +127,9 @@ fn imports(text: &str) -> Vec<String> {
                     '}' if depth == 0 => break,
                     '}' => depth -= 1,
                     ',' if depth == 0 => {
+                        if !name.is_empty() && !taken {
+                            found.push(std::mem::take(&mut name));
+                        }
                         name.clear();
                         taken = false;
                         continue;
