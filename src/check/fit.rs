@@ -93,7 +93,7 @@ fn with_gpus(tally: &mut Tally, deployment: &Deployment, facts: &Facts) {
             }
         }
         _ => {
-            tally.note(format!("`{name}`: weights are not on the host yet, so their size was not looked at"))
+            tally.note(format!("`{name}`: weights are not on the host yet, so their size was not looked at"));
         }
     }
 }

@@ -17,11 +17,12 @@ use crate::{
 
 const NOTHING: &str = "no deployment was given";
 
-/// Every image the deployments start, by the lock's name: with the services that are started from it.
-fn used<'s>(
-    subject: &'s Subject<'_>,
-) -> BTreeMap<&'s str, (&'s LockedImage, Vec<(&'s WantedDeployment, &'s WantedService)>)> {
-    let mut used: BTreeMap<&str, (&LockedImage, Vec<_>)> = BTreeMap::new();
+/// A locked image with the services that are started from it.
+type Used<'s> = (&'s LockedImage, Vec<(&'s WantedDeployment, &'s WantedService)>);
+
+/// Every image the deployments start, by the lock's name.
+fn used<'s>(subject: &'s Subject<'_>) -> BTreeMap<&'s str, Used<'s>> {
+    let mut used: BTreeMap<&str, Used<'s>> = BTreeMap::new();
     let Some(locked) = &subject.lock else { return used };
     for deployment in &subject.wanted.deployments {
         for service in &deployment.services {

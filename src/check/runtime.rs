@@ -57,7 +57,7 @@ fn room(tally: &mut Tally, deployment: &WantedDeployment, facts: &Facts) {
         ModelAt::Host(place) => {
             return match local(facts, deployment) {
                 Ok(Some(found)) if found.complete => {
-                    tally.good(format!("`{place}`: {} of weights", size(found.weights)))
+                    tally.good(format!("`{place}`: {} of weights", size(found.weights)));
                 }
                 Ok(Some(_)) => tally.bad(
                     format!("the model at `{place}` is not complete"),
@@ -127,7 +127,7 @@ pub(super) fn hf_token(subject: &Subject<'_>, facts: &Facts) -> Verdict {
                 if *token { "the token was accepted" } else { "no token was sent" }
             )),
             Ok(Hub::TokenRejected) => {
-                tally.bad(format!("the hub refuses the token in `{secret}` (401)"), give)
+                tally.bad(format!("the hub refuses the token in `{secret}` (401)"), give);
             }
             Ok(Hub::TokenNeeded) => tally.bad(
                 format!("`{model}` wants a token, or does not exist (401), and `{secret}` gives none"),

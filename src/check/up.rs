@@ -147,16 +147,15 @@ pub(super) fn started(subject: &Subject<'_>, _: &Facts) -> Verdict {
             );
             continue;
         }
-        match symptom::find(state.last_lines.iter().chain(&state.error)) {
-            Some(found) => tally.bad(
+        if let Some(found) = symptom::find(state.last_lines.iter().chain(&state.error)) {
+            tally.bad(
                 format!("`{name}` {exit}: {}; to blame: {}", found.means, layer_name(found.layer)),
                 found.next,
-            ),
-            None => {
-                let last = state.error.as_ref().or(state.last_lines.last());
-                let last = last.map_or_else(String::new, |line| format!(": {line}"));
-                tally.bad(format!("`{name}` {exit}{last}"), logs);
-            }
+            );
+        } else {
+            let last = state.error.as_ref().or(state.last_lines.last());
+            let last = last.map_or_else(String::new, |line| format!(": {line}"));
+            tally.bad(format!("`{name}` {exit}{last}"), logs);
         }
     }
     tally.verdict("every container runs", "the deployment has no container")

@@ -67,13 +67,17 @@ pub enum Verb {
     /// Write a profile and a deployment to start from
     Init(Init),
     /// Pin every image of a profile to a digest, and write the lock
-    #[command(after_help = "Exit code 4: with --check, the lock does not match its inputs, or something has moved. \
-        Exit code 3: an image cannot run on the profile's driver or GPUs.")]
+    #[command(
+        after_help = "Exit code 4: with --check, the lock does not match its inputs, or something has moved. \
+        Exit code 3: an image cannot run on the profile's driver or GPUs."
+    )]
     Lock(Lock),
     /// Build a host image from a lock
     Build(Later),
     /// Bring a host to its profile, then check it
-    #[command(after_help = "Exit code 3: provisioned, but a check failed. 4: the lock is stale. 10: reboot needed.")]
+    #[command(
+        after_help = "Exit code 3: provisioned, but a check failed. 4: the lock is stale. 10: reboot needed."
+    )]
     Provision(Provision),
     /// Layer 1: check the host
     Doctor(Doctor),
@@ -450,4 +454,3 @@ pub struct Later {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub rest: Vec<String>,
 }
-

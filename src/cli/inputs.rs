@@ -42,12 +42,16 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// Whether there is a profile here, without a name given.
+    pub fn any(context: &Context) -> Result<bool> {
+        Ok(!here(context, "profiles")?.is_empty())
+    }
+
     /// Finds and reads the profile `named`, or the only one there is.
     pub fn read(context: &Context, named: Option<&str>) -> Result<Self> {
         let path = find(context, "profiles", "profile", named)?.ok_or_else(|| {
-            Error::usage("there is no profile here").hint(
-                "write one with `bedplate init NAME --engine vllm --model ID`, or name its path",
-            )
+            Error::usage("there is no profile here")
+                .hint("write one with `bedplate init NAME --engine vllm --model ID`, or name its path")
         })?;
         Self::read_path(context, path)
     }
@@ -63,7 +67,9 @@ impl Sources {
         let mut warnings = Vec::new();
         for named in profile.input_paths() {
             let at = directory.join(named);
-            match files::read_input(&at, SOURCE_LIMIT).doing(|| format!("reading what `{shown}` names failed")) {
+            match files::read_input(&at, SOURCE_LIMIT)
+                .doing(|| format!("reading what `{shown}` names failed"))
+            {
                 Ok(content) => {
                     files.insert(named.to_owned(), content);
                 }

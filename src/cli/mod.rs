@@ -74,7 +74,10 @@ pub fn run(
 fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
     use args::{Toolkit, Verb};
     if context.ui.format == Format::Junit
-        && !matches!(verb, Verb::Doctor(_) | Verb::Toolkit(_) | Verb::Runtime(_) | Verb::Provision(_) | Verb::Up(_))
+        && !matches!(
+            verb,
+            Verb::Doctor(_) | Verb::Toolkit(_) | Verb::Runtime(_) | Verb::Provision(_) | Verb::Up(_)
+        )
     {
         return Err(Error::usage("`--format junit` is for checks").hint("use `--format json`"));
     }
@@ -106,11 +109,16 @@ fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
         Verb::Man(args) => completions::man(context, &args).map(done),
         Verb::Boot => boot::run(context),
         Verb::Receive => receive::run(context),
-        Verb::Build(_) => {
-            later::refuse("build", "provision a host made by your distribution's installer: `bedplate provision`")
+        Verb::Build(_) => later::refuse(
+            "build",
+            "provision a host made by your distribution's installer: `bedplate provision`",
+        ),
+        Verb::Verify(_) => {
+            later::refuse("verify", "`bedplate provision --dry-run` lists what differs on this host")
         }
-        Verb::Verify(_) => later::refuse("verify", "`bedplate provision --dry-run` lists what differs on this host"),
-        Verb::Fleet(_) => later::refuse("fleet", "provision hosts one by one: `bedplate provision --host USER@NAME`"),
+        Verb::Fleet(_) => {
+            later::refuse("fleet", "provision hosts one by one: `bedplate provision --host USER@NAME`")
+        }
     }
 }
 

@@ -74,7 +74,8 @@ impl Held {
     pub fn subject<'a>(&'a self, context: &Context, only: Option<&'a Deployment>) -> Result<Subject<'a>> {
         let locked = self.lock.as_ref().map(|(lock, stale)| Locked { lock, stale: stale.clone() });
         let name = only.map_or("host", |deployment| deployment.name.as_str());
-        let deployments = only.map_or_else(|| self.deployments.iter().collect(), |deployment| vec![deployment]);
+        let deployments =
+            only.map_or_else(|| self.deployments.iter().collect(), |deployment| vec![deployment]);
         let mut subject = Subject::new(name, &self.profile, locked, deployments)?;
         if let Some(hub) = context.config.hub.as_deref().or_else(|| context.variable("HF_ENDPOINT")) {
             hub.clone_into(&mut subject.wanted.hub);

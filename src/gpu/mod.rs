@@ -141,6 +141,6 @@ fn brand(brand: Brand) -> Option<&'static str> {
         Brand::Nvidia => "nvidia",
         Brand::GeForceRTX => "geforcertx",
         Brand::TitanRTX => "titanrtx",
-        _ => return None,
+        Brand::Unknown => return None,
     })
 }

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::disallowed_methods)]
 
 mod checks;
+mod deploy;
 mod imports;
 mod reference;
 mod registry;

@@ -134,7 +134,9 @@ fn command(out: &mut String, path: &str, found: &clap::Command) {
         .collect();
     if !arguments.is_empty() {
         out.push('\n');
-        arguments.iter().for_each(|one| argument(out, one));
+        for one in arguments {
+            argument(out, one);
+        }
     }
     if let Some(after) = found.get_after_help() {
         out.push('\n');

@@ -41,6 +41,8 @@ fn again(world: &World) -> Report {
     judge_only(&AGAIN, &world.subject(), &world.facts)
 }
 
+type Change = fn(&mut Binding);
+
 #[test]
 fn a_readiness_names_what_made_it_stale() {
     let ready = ready(true);
@@ -48,7 +50,7 @@ fn a_readiness_names_what_made_it_stale() {
     let later = made() + SignedDuration::from_hours(1);
     let base = binding(true);
     assert_eq!(freshness(&ready, &base, later, 24), Fresh::Fresh);
-    let cases: [(&str, fn(&mut Binding)); 9] = [
+    let cases: [(&str, Change); 9] = [
         ("the generation changed: 7, now 8", |b| b.generation = 8),
         ("the lock changed", |b| b.lock = Digest::of("other")),
         ("the boot id changed: the host was restarted", |b| b.boot_id = Some("other".to_owned())),

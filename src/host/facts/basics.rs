@@ -156,10 +156,47 @@ pub(super) fn daemon_json(tree: &Tree) -> Result<Option<DaemonJson>> {
 
 /// What identifies this start of the daemon: its process and when that began. The process's id is in
 /// the file that dockerd writes (`--pidfile`); its start is field 22 of `/proc/PID/stat` (proc(5)).
-pub(super) fn daemon_started(tree: &Tree, pid_file: &str) -> Option<String> {
-    let pid: u32 = tree.text(pid_file, SMALL).ok()??.trim().parse().ok()?;
-    let stat = tree.text(&format!("/proc/{pid}/stat"), SMALL).ok()??;
-    // The second field is the program's name in brackets, and may hold anything.
-    let ticks = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?;
-    Some(format!("{pid}@{ticks}"))
+/// Without that file, the socket: a daemon that is not started through systemd's makes it anew.
+pub(super) fn daemon_started(tree: &Tree, pid_file: &str, socket: &str) -> Option<String> {
+    if let Some(text) = tree.text(pid_file, SMALL).ok()? {
+        let pid: u32 = text.trim().parse().ok()?;
+        let stat = tree.text(&format!("/proc/{pid}/stat"), SMALL).ok()??;
+        // The second field is the program's name in brackets, and may hold anything.
+        let ticks = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?;
+        return Some(format!("{pid}@{ticks}"));
+    }
+    let stat = tree.stat(socket).ok()??;
+    Some(format!("socket {}@{}", stat.inode, stat.modified))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::system::files::{Owner, Root};
+
+    #[test]
+    fn a_start_of_the_daemon_is_told_from_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Arc::new(Root::open(directory.path()).unwrap());
+        let tree = Tree::new(Arc::clone(&root));
+        let write =
+            |path: &str, text: &str| root.write(path, text.as_bytes(), 0o600, Owner::current()).unwrap();
+        for path in ["/run", "/proc/812"] {
+            root.make_dir(path, 0o755, Owner::current()).unwrap();
+        }
+        let started = || daemon_started(&tree, "/run/docker.pid", "/run/docker.sock");
+        assert_eq!(started(), None);
+        write("/run/docker.sock", "");
+        assert!(started().unwrap().starts_with("socket "));
+        write("/run/docker.pid", "812");
+        // The process is gone: its file says nothing.
+        assert_eq!(started(), None);
+        let fields = |start: &str| format!("812 (docker) d) S {} {start} 0 0", vec!["0"; 18].join(" "));
+        write("/proc/812/stat", &fields("4711"));
+        assert_eq!(started().as_deref(), Some("812@4711"));
+        write("/proc/812/stat", &fields("5000"));
+        assert_eq!(started().as_deref(), Some("812@5000"));
+    }
 }

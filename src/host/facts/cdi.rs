@@ -19,8 +19,10 @@ pub(super) fn specs(tree: &Tree) -> Result<Vec<CdiSpec>> {
     let mut specs = Vec::new();
     for directory in DIRECTORIES {
         for entry in tree.list(directory)? {
-            let yaml = entry.name.ends_with(".yaml") || entry.name.ends_with(".yml");
-            if entry.is_dir || !(yaml || entry.name.ends_with(".json")) {
+            // Endings as the specification writes them: another spelling is not read by the engines either.
+            let ending = entry.name.rsplit_once('.').map(|(_, ending)| ending);
+            let yaml = matches!(ending, Some("yaml" | "yml"));
+            if entry.is_dir || !(yaml || ending == Some("json")) {
                 continue;
             }
             let path = format!("{directory}/{}", entry.name);

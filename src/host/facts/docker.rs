@@ -60,7 +60,7 @@ pub(super) async fn ask(tree: &Tree, socket: &str, wanted: &Wanted) -> FromDocke
             runtimes: engine.runtimes.into_iter().collect(),
             cdi: engine.cdi_enabled,
             cdi_dirs: engine.cdi_spec_dirs,
-            started: daemon_started(tree, PID_FILE),
+            started: daemon_started(tree, PID_FILE, socket),
         })),
         images: images.into_iter().map(|(name, image)| (name, super::basics::known(image))).collect(),
         containers: super::basics::known(containers),

@@ -28,13 +28,12 @@ async fn model(Route((_, name)): Route<(String, String)>, headers: HeaderMap) ->
         (StatusCode::OK, serde_json::json!({ "gated": gated, "siblings": siblings }).to_string())
     };
     match (name.as_str(), token(&headers)) {
-        (_, Some("bad")) => (StatusCode::UNAUTHORIZED, String::new()),
+        (_, Some("bad")) | ("hidden", _) => (StatusCode::UNAUTHORIZED, String::new()),
         ("open", _) => body(serde_json::json!(false)),
         ("gated", _) => body(serde_json::json!("manual")),
-        ("hidden", _) => (StatusCode::UNAUTHORIZED, String::new()),
         ("broken", _) => (StatusCode::OK, "<html>".to_owned()),
         ("slow", _) => {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
             body(serde_json::json!(false))
         }
         _ => (StatusCode::NOT_FOUND, String::new()),

@@ -1,6 +1,7 @@
 //! What tests share: services on loopback and things to put into them.
 #![allow(dead_code)]
 
+pub(crate) mod docker;
 pub(crate) mod faulty;
 pub(crate) mod image;
 pub(crate) mod registry;

@@ -1,0 +1,156 @@
+//! A Docker daemon of the test's own: its own data, socket and processes, nothing shared with the host's. Needs root
+//! and Debian's `docker.io`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use bedplate::docker::Docker;
+
+/// A running daemon; it and all its containers end when this is dropped.
+pub(crate) struct Dockerd {
+    directory: tempfile::TempDir,
+    daemon: Option<Child>,
+}
+
+impl Dockerd {
+    /// Starts a daemon and waits until it answers.
+    pub(crate) async fn start() -> Self {
+        assert!(rustix::process::geteuid().is_root(), "the tests of a Docker daemon need root");
+        let mut dockerd = Self { directory: tempfile::tempdir().unwrap(), daemon: None };
+        dockerd.launch().await;
+        dockerd
+    }
+
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> String {
+        self.path("docker.sock").to_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn connect(&self) -> Docker {
+        Docker::connect(&self.socket()).await.unwrap()
+    }
+
+    /// Kills the daemon and every container, as a power cut does, and starts the daemon again.
+    pub(crate) async fn power_cut(&mut self) {
+        let shims = self.descendants();
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        for pid in shims {
+            end(pid, rustix::process::Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        let _ = std::fs::remove_dir_all(self.path("exec"));
+        let _ = std::fs::remove_file(self.path("pid"));
+        self.launch().await;
+    }
+
+    async fn launch(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
+        let child = Command::new("dockerd")
+            .arg("--data-root")
+            .arg(self.path("data"))
+            .arg("--exec-root")
+            .arg(self.path("exec"))
+            .arg("--pidfile")
+            .arg(self.path("pid"))
+            .arg("-H")
+            .arg(format!("unix://{}", self.socket()))
+            // Networks of deployments are their own; the default bridge is another daemon's perhaps.
+            .args(["--bridge", "none", "--log-level", "warn"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("`dockerd` of the package docker.io");
+        self.daemon = Some(child);
+        let begun = Instant::now();
+        loop {
+            if Docker::connect(&self.socket()).await.is_ok() {
+                return;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "dockerd does not answer:\n{}",
+                std::fs::read_to_string(self.path("log")).unwrap_or_default()
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Processes that name our directory: containerd, its shims, and through them the containers.
+    fn descendants(&self) -> Vec<i32> {
+        let mark = self.directory.path().to_str().unwrap().to_owned();
+        let own = i32::try_from(std::process::id()).unwrap();
+        let mut found: Vec<i32> = Vec::new();
+        let processes: Vec<(i32, i32, String)> = std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+            .filter_map(|pid| {
+                let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+                let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+                Some((pid, parent, String::from_utf8_lossy(&line).into_owned()))
+            })
+            .collect();
+        for (pid, _, line) in &processes {
+            if line.contains(&mark) && *pid != own {
+                found.push(*pid);
+            }
+        }
+        loop {
+            let more: Vec<i32> = processes
+                .iter()
+                .filter(|(pid, parent, _)| found.contains(parent) && !found.contains(pid))
+                .map(|(pid, ..)| *pid)
+                .collect();
+            if more.is_empty() {
+                return found;
+            }
+            found.extend(more);
+        }
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        let ours = self.descendants();
+        if let Some(mut daemon) = self.daemon.take() {
+            end(i32::try_from(daemon.id()).unwrap(), rustix::process::Signal::TERM);
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_secs(20) && daemon.try_wait().ok().flatten().is_none() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        for pid in ours.into_iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+            end(pid, rustix::process::Signal::KILL);
+        }
+        // What is still mounted beneath would keep the directory.
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let mark = self.directory.path().to_str().unwrap();
+        let mut points: Vec<&str> = mounts
+            .lines()
+            .filter_map(|line| line.split(' ').nth(1))
+            .filter(|at| at.starts_with(mark))
+            .collect();
+        points.reverse();
+        for point in points {
+            let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
+fn end(pid: i32, signal: rustix::process::Signal) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
