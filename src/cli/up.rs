@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Context, args, gate, inputs, later, report, subject, subject::Held};
+use super::{Context, args, gate, inputs, report, subject, subject::Held};
 use crate::{
     check::{
         self,
