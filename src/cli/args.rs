@@ -67,13 +67,17 @@ pub enum Verb {
     /// Write a profile and a deployment to start from
     Init(Init),
     /// Pin every image of a profile to a digest, and write the lock
-    #[command(after_help = "Exit code 4: with --check, the lock does not match its inputs, or something has moved. \
-        Exit code 3: an image cannot run on the profile's driver or GPUs.")]
+    #[command(
+        after_help = "Exit code 4: with --check, the lock does not match its inputs, or something has moved. \
+        Exit code 3: an image cannot run on the profile's driver or GPUs."
+    )]
     Lock(Lock),
     /// Build a host image from a lock
     Build(Later),
     /// Bring a host to its profile, then check it
-    #[command(after_help = "Exit code 3: provisioned, but a check failed. 4: the lock is stale. 10: reboot needed.")]
+    #[command(
+        after_help = "Exit code 3: provisioned, but a check failed. 4: the lock is stale. 10: reboot needed."
+    )]
     Provision(Provision),
     /// Layer 1: check the host
     Doctor(Doctor),
@@ -225,7 +229,7 @@ pub struct Provision {
 pub struct Doctor {
     /// Profile [default: the only one there is, or the current generation's]
     pub profile: Option<String>,
-    /// Also check what this deployment needs of the host
+    /// Check what this deployment needs of the host: a file, or a name
     #[arg(short = 'f', long = "file", value_name = "DEPLOYMENT")]
     pub file: Option<PathBuf>,
     /// Run again when something changes
@@ -291,7 +295,7 @@ pub struct RuntimePrepare {
 /// `up`.
 #[derive(Debug, Args)]
 pub struct Up {
-    /// Deployment
+    /// Deployment: a file, or the name of one that this host was provisioned with
     #[arg(short = 'f', long = "file", value_name = "DEPLOYMENT")]
     pub file: PathBuf,
     /// Do not wait until it serves
@@ -355,7 +359,7 @@ pub struct Rm {
 /// `render`.
 #[derive(Debug, Args)]
 pub struct Render {
-    /// Deployment
+    /// Deployment: a file, or the name of one that this host was provisioned with
     #[arg(short = 'f', long = "file", value_name = "DEPLOYMENT")]
     pub file: PathBuf,
 }
@@ -450,4 +454,3 @@ pub struct Later {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub rest: Vec<String>,
 }
-

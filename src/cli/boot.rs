@@ -1,11 +1,12 @@
 //! `boot`: what the boot unit runs. Secrets first, then the checks, then the deployments that were up, so that nothing
 //! goes round the gate.
 
-use super::{Context, provision, report, subject, up};
+use super::{Context, provision, registries, report, subject, up};
 use crate::{
-    deploy::{Options, Paths, state, state::WantedState},
+    deploy::{self, Paths, state, state::WantedState},
     error::Result,
-    host::secrets,
+    fleet::wire::Options,
+    host::secrets::{self, Frame},
     profile,
     ui::exit,
 };
@@ -15,9 +16,17 @@ pub fn run(context: &Context) -> Result<u8> {
     up::refuse_unprivileged()?;
     let root = subject::host_root()?;
     context.run(async {
-        if subject::current(&root)?.is_none() {
+        let Some((generation, pinned)) = subject::current(&root)? else {
             context.ui.say("this host is not provisioned: nothing to do");
             return Ok(exit::DONE);
+        };
+        if !generation.record.deferred.is_empty() {
+            // Made as a tree: what waited for the first boot is done now.
+            let bundle = subject::bundle(&root, generation.about.number)?;
+            let options = Options { no_check: true, ..Options::default() };
+            let frame =
+                Frame { registries: registries::logins(context, &pinned.lock).await?, ..Frame::default() };
+            provision::here(context, &root, &bundle, &pinned, frame, &options).await?;
         }
         let restored = secrets::restore_at_boot(&root).await?;
         for error in &restored.failed {
@@ -36,7 +45,7 @@ pub fn run(context: &Context) -> Result<u8> {
                 let text =
                     state::deployment_text(&root, &paths, &name)?.ok_or_else(|| up::no_deployment(&name))?;
                 let deployment = profile::deployment::parse(&name, &text)?.deployment;
-                up::bring_up(context, &root, &text, &deployment, Options::default()).await
+                up::bring_up(context, &root, &text, &deployment, deploy::Options::default()).await
             };
             match result.await {
                 Ok(exit::DONE) => {}

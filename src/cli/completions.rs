@@ -11,8 +11,18 @@ use crate::{
 /// Writes a completion script to standard output.
 pub fn completions(context: &Context, args: &args::Completions) -> Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut args::Cli::command(), "bedplate", &mut script);
+    clap_complete::generate(args.shell, &mut shown(), "bedplate", &mut script);
     context.ui.data(&String::from_utf8_lossy(&script))
+}
+
+/// The command line without what is hidden: completion scripts would offer it.
+fn shown() -> clap::Command {
+    let all = args::Cli::command();
+    clap::Command::new("bedplate")
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(all.get_arguments().filter(|argument| !argument.is_hide_set()).cloned())
+        .subcommands(all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned())
+        .disable_help_subcommand(true)
 }
 
 /// Writes the manual: the main page to standard output, or one page a verb into a directory.
@@ -23,6 +33,7 @@ pub fn man(context: &Context, args: &args::Man) -> Result<()> {
         return context.ui.data(&String::from_utf8_lossy(&page(command)?));
     };
     let directory = context.path(output);
+    files::make_dir(&directory)?;
     let mut written = 0;
     let mut open = vec![("bedplate".to_owned(), command)];
     while let Some((name, command)) = open.pop() {

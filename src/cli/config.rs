@@ -24,6 +24,10 @@ pub struct Config {
     pub hub: Option<String>,
     /// Path of NVIDIA's management library, where it is not on the loader's path.
     pub nvml: Option<PathBuf>,
+    /// How long a registry may stay silent, in seconds: connecting, answering, and within an answer.
+    pub timeout_seconds: Option<u64>,
+    /// How often a registry is asked again after 429, 5xx or a lost connection.
+    pub retries: Option<u32>,
 }
 
 /// `[registry."HOST"]`.
@@ -60,15 +64,20 @@ impl Config {
 
     fn read(path: &Path) -> Result<Self> {
         let text = files::read_text(path, LIMIT)?;
-        toml::from_str(&text).map_err(|error| {
-            let place = Snippet {
-                path: path.display().to_string(),
-                text: text.as_str().into(),
-                span: error.span().unwrap_or(0..0),
-                label: error.message().to_owned(),
-            };
-            Error::usage(format!("`{}` is not a configuration", path.display())).at(place)
-        })
+        let wrong = |span, label: String| {
+            let place = Snippet { path: path.display().to_string(), text: text.as_str().into(), span, label };
+            Error::usage(format!("`{}` is not a configuration", path.display()))
+                .at(place)
+                .hint("mend that line, or delete it to go without")
+        };
+        let read: Self = toml::from_str(&text)
+            .map_err(|error| wrong(error.span().unwrap_or(0..0), error.message().to_owned()))?;
+        if !(1..=3600).contains(&read.timeout_seconds.unwrap_or(1)) {
+            let start = text.find("timeout-seconds").unwrap_or(0);
+            let end = start + text[start..].lines().next().unwrap_or_default().len();
+            return Err(wrong(start..end, "from 1 to 3600".to_owned()));
+        }
+        Ok(read)
     }
 
     fn merge(&mut self, over: Self) {
@@ -76,5 +85,7 @@ impl Config {
         self.docker_socket = over.docker_socket.or(self.docker_socket.take());
         self.hub = over.hub.or(self.hub.take());
         self.nvml = over.nvml.or(self.nvml.take());
+        self.timeout_seconds = over.timeout_seconds.or(self.timeout_seconds);
+        self.retries = over.retries.or(self.retries);
     }
 }

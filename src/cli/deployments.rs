@@ -24,7 +24,8 @@ fn with<T>(context: &Context, work: impl AsyncFnOnce(deploy::Context<'_>) -> Res
     let progress = context.ui.progress();
     context.run(async {
         let docker = docker(context).await?;
-        work(deploy::Context { docker: &docker, root: &root, paths: &paths, progress: progress.as_ref() }).await
+        work(deploy::Context { docker: &docker, root: &root, paths: &paths, progress: progress.as_ref() })
+            .await
     })
 }
 
@@ -45,7 +46,8 @@ pub fn status(context: &Context, args: &args::Name) -> Result<u8> {
     }
     let down = |status: &Status| {
         status.wanted == Some(WantedState::Running)
-            && (status.healthy == Some(false) || status.services.iter().any(|service| service.state != "running"))
+            && (status.healthy == Some(false)
+                || status.services.iter().any(|service| service.state != "running"))
     };
     Ok(if found.iter().any(down) {
         exit::CHECK
@@ -153,7 +155,11 @@ pub fn stop(context: &Context, args: &args::Named) -> Result<()> {
 /// Runs `rm`.
 pub fn rm(context: &Context, args: &args::Rm) -> Result<()> {
     with(context, async |deploy| life::remove(deploy, &args.name, args.purge).await)?;
-    let kept = if args.purge { "directories of state stay" } else { "its file stays on this host: `--purge` removes that too" };
+    let kept = if args.purge {
+        "directories of state stay"
+    } else {
+        "its file stays on this host: `--purge` removes that too"
+    };
     context.ui.say(&format!("{}: removed; {kept}", args.name));
     Ok(())
 }

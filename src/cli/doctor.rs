@@ -1,10 +1,7 @@
 //! `doctor`: layer 1, the host.
 
 use super::{Context, args, inputs, later, report, subject, subject::Held};
-use crate::{
-    check::report::Layer,
-    error::Result,
-};
+use crate::{check::report::Layer, error::Result};
 
 /// Runs `doctor`.
 pub fn run(context: &Context, args: &args::Doctor) -> Result<u8> {
@@ -20,7 +17,6 @@ pub fn run(context: &Context, args: &args::Doctor) -> Result<u8> {
     let mut subject = held.subject(context, named.as_ref().map(|(_, deployment)| deployment))?;
     "host".clone_into(&mut subject.name);
     let sources = subject::sources(context, &root);
-    let (found, _) =
-        context.run(async { Ok(subject::judge(&subject, &sources, &[Layer::Doctor]).await) })?;
+    let (found, _) = context.run(async { Ok(subject::judge(&subject, &sources, &[Layer::Doctor]).await) })?;
     report::print(context, &found)
 }

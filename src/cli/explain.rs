@@ -18,7 +18,9 @@ pub fn run(context: &Context, args: &args::Explain) -> Result<()> {
         }));
     }
     let weight = match found.weight {
-        check::report::Weight::Required => "required: a failure, or not being able to look, keeps `up` from starting",
+        check::report::Weight::Required => {
+            "required: a failure, or not being able to look, keeps `up` from starting"
+        }
         check::report::Weight::Advisory => "advisory: at most a warning",
     };
     context.ui.data(&format!(

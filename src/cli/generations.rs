@@ -53,7 +53,8 @@ fn list(context: &Context, root: &Root) -> Result<()> {
             (None, Some(state)) => state.to_string(),
             (None, None) => "unknown".to_owned(),
         };
-        let ready = generations.is_ready(one.number).map_or("unknown", |ready| if ready { "yes" } else { "no" });
+        let ready =
+            generations.is_ready(one.number).map_or("unknown", |ready| if ready { "yes" } else { "no" });
         let about = one.about.as_ref();
         [
             format!("{}{}", if one.current { "* " } else { "  " }, one.number),
@@ -70,7 +71,9 @@ fn list(context: &Context, root: &Root) -> Result<()> {
 fn diff(context: &Context, root: &Root, a: u64, b: u64) -> Result<()> {
     let lines = Generations::new(root).diff(a, b)?;
     if context.ui.format == Format::Json {
-        return context.ui.json(&serde_json::json!({ "schema": 1, "from": a, "to": b, "differences": lines }));
+        return context
+            .ui
+            .json(&serde_json::json!({ "schema": 1, "from": a, "to": b, "differences": lines }));
     }
     if lines.is_empty() {
         context.ui.say(&format!("generations {a} and {b} do not differ"));
@@ -120,7 +123,10 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> 
     for warning in &outcome.warnings {
         context.ui.warn(warning);
     }
-    context.ui.say(&format!("generation {number} is current: {} carried out", text::count(outcome.changed, "step")));
+    context.ui.say(&format!(
+        "generation {number} is current: {} carried out",
+        text::count(outcome.changed, "step")
+    ));
     drop(held);
     let found = verb::check(context, root).await?;
     report::print(context, &found)

@@ -57,7 +57,11 @@ pub fn run(context: &Context, args: &args::Init) -> Result<()> {
             continue;
         }
         let folder = output.path.parent().unwrap_or(Path::new("."));
-        if output.mode == 0o600 { files::make_private_dir(folder)? } else { files::make_dir(folder)? }
+        if output.mode == 0o600 {
+            files::make_private_dir(folder)?;
+        } else {
+            files::make_dir(folder)?;
+        }
         files::write_output(&output.path, &output.content, output.mode)?;
         context.ui.say(&format!("wrote {shown}"));
     }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Context;
+use super::{Context, subject};
 use crate::{
     error::{Doing as _, Error, Result},
     lock::{
@@ -42,12 +42,16 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// Whether there is a profile here, without a name given.
+    pub fn any(context: &Context) -> Result<bool> {
+        Ok(!here(context, "profiles")?.is_empty())
+    }
+
     /// Finds and reads the profile `named`, or the only one there is.
     pub fn read(context: &Context, named: Option<&str>) -> Result<Self> {
         let path = find(context, "profiles", "profile", named)?.ok_or_else(|| {
-            Error::usage("there is no profile here").hint(
-                "write one with `bedplate init NAME --engine vllm --model ID`, or name its path",
-            )
+            Error::usage("there is no profile here")
+                .hint("write one with `bedplate init NAME --engine vllm --model ID`, or name its path")
         })?;
         Self::read_path(context, path)
     }
@@ -63,7 +67,9 @@ impl Sources {
         let mut warnings = Vec::new();
         for named in profile.input_paths() {
             let at = directory.join(named);
-            match files::read_input(&at, SOURCE_LIMIT).doing(|| format!("reading what `{shown}` names failed")) {
+            match files::read_input(&at, SOURCE_LIMIT)
+                .doing(|| format!("reading what `{shown}` names failed"))
+            {
                 Ok(content) => {
                     files.insert(named.to_owned(), content);
                 }
@@ -72,7 +78,7 @@ impl Sources {
         }
         for named in &profile.deployments {
             let Some(content) = files.get(named) else { continue };
-            let at = self::shown(context, &directory.join(named));
+            let at = self::shown(context, &normal(&directory.join(named)));
             match text_of(&at, content).and_then(|text| profile::deployment::parse(&at, text)) {
                 Ok(parsed) => {
                     warnings.extend(parsed.warnings);
@@ -108,8 +114,10 @@ impl Sources {
         if !files::exists(&path) {
             return Ok(None);
         }
-        let text = files::read_text(&path, LOCK_LIMIT)?;
-        let lock = lock::parse(&shown(context, &path), &text)?;
+        let content = files::read_input(&path, LOCK_LIMIT)?;
+        let shown = shown(context, &path);
+        let text = String::from_utf8(content).map_err(|error| lock::not_text(&shown, &error.utf8_error()))?;
+        let lock = lock::parse(&shown, &text)?;
         Ok(Some((text, lock)))
     }
 
@@ -156,12 +164,22 @@ pub fn shown(context: &Context, path: &Path) -> String {
 /// UTF-8 text of a file that was read.
 pub fn text_of<'a>(shown: &str, content: &'a [u8]) -> Result<&'a str> {
     std::str::from_utf8(content)
-        .map_err(|error| Error::usage(format!("`{shown}` is not UTF-8 text")).because(error))
+        .map_err(|error| {
+            let offset = error.valid_up_to();
+            Error::usage(format!("reading `{shown}`: byte {offset} is not valid UTF-8")).hint("save the file as UTF-8")
+        })
 }
 
-/// A deployment file the user named: its text and what it says.
+/// A deployment the user named, its text and what it says: a file, or the name of one that this host's current
+/// generation carries.
 pub fn deployment(context: &Context, named: &Path) -> Result<(String, Deployment)> {
     let path = context.path(named);
+    if !files::exists(&path)
+        && let Some(name) = named.to_str().filter(|name| !name.contains(['/', '.']))
+        && let Some(found) = subject::deployment_of_generation(name)?
+    {
+        return Ok(found);
+    }
     let shown = named.display().to_string();
     let text = files::read_text(&path, TEXT_LIMIT)?;
     let parsed = profile::deployment::parse(&shown, &text)?;

@@ -43,7 +43,11 @@ pub fn run(context: &Context, args: &args::Lock) -> Result<u8> {
         old: old.as_ref(),
         update,
     };
-    if args.check { check(context, args, &sources, &request) } else { write(context, args, &sources, &request) }
+    if args.check {
+        check(context, args, &sources, &request)
+    } else {
+        write(context, args, &sources, &request)
+    }
 }
 
 fn update(args: &args::Lock) -> Result<Update> {
@@ -76,8 +80,12 @@ fn check_names(update: &Update, sources: &Sources, old: Option<&Lock>) -> Result
     for name in names {
         if !wanted.contains_key(name) && !old.is_some_and(|lock| lock.images.contains_key(name)) {
             let known: Vec<&str> = wanted.keys().map(String::as_str).collect();
-            return Err(Error::usage(format!("`{}` has no image `{name}`", sources.shown))
-                .hint(format!("it has: {}", known.join(", "))));
+            let error = Error::usage(format!("`{}` has no image `{name}`", sources.shown));
+            return Err(if known.is_empty() {
+                error.hint("it names no image at all: add one to `[images]`")
+            } else {
+                error.hint(format!("it has: {}", known.join(", ")))
+            });
         }
     }
     Ok(())
@@ -87,7 +95,9 @@ fn check_names(update: &Update, sources: &Sources, old: Option<&Lock>) -> Result
 fn check(context: &Context, args: &args::Lock, sources: &Sources, request: &Request<'_>) -> Result<u8> {
     let shown = &sources.shown;
     let Some(old) = request.old else {
-        return Err(Error::stale(format!("`{shown}` has no lock")).hint(format!("run `bedplate lock {shown}`")));
+        return Err(
+            Error::stale(format!("`{shown}` has no lock")).hint(format!("run `bedplate lock {shown}`"))
+        );
     };
     let deployments: Vec<_> = sources.deployments.values().collect();
     let wanted = lock::wanted(&sources.profile, &deployments)?;
@@ -121,7 +131,8 @@ fn check(context: &Context, args: &args::Lock, sources: &Sources, request: &Requ
     let refused = refuse(context, old);
     if args.diff.is_some() && (!moved.is_empty() || !freshness.is_fresh()) {
         let progress = context.ui.progress();
-        let new = context.run(resolve::lock(request, || Ok(registries::client(context)), progress.as_ref()))?;
+        let new =
+            context.run(resolve::lock(request, || Ok(registries::client(context)), progress.as_ref()))?;
         print_diff(context, args, old, &new)?;
     }
     if !matches!(freshness, Freshness::Fresh) || !moved.is_empty() {

@@ -74,7 +74,10 @@ pub fn run(
 fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
     use args::{Toolkit, Verb};
     if context.ui.format == Format::Junit
-        && !matches!(verb, Verb::Doctor(_) | Verb::Toolkit(_) | Verb::Runtime(_) | Verb::Provision(_) | Verb::Up(_))
+        && !matches!(
+            verb,
+            Verb::Doctor(_) | Verb::Toolkit(_) | Verb::Runtime(_) | Verb::Provision(_) | Verb::Up(_)
+        )
     {
         return Err(Error::usage("`--format junit` is for checks").hint("use `--format json`"));
     }
@@ -106,11 +109,16 @@ fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
         Verb::Man(args) => completions::man(context, &args).map(done),
         Verb::Boot => boot::run(context),
         Verb::Receive => receive::run(context),
-        Verb::Build(_) => {
-            later::refuse("build", "provision a host made by your distribution's installer: `bedplate provision`")
+        Verb::Build(_) => later::refuse(
+            "build",
+            "provision a host made by your distribution's installer: `bedplate provision`",
+        ),
+        Verb::Verify(_) => {
+            later::refuse("verify", "`bedplate provision --dry-run` lists what differs on this host")
         }
-        Verb::Verify(_) => later::refuse("verify", "`bedplate provision --dry-run` lists what differs on this host"),
-        Verb::Fleet(_) => later::refuse("fleet", "provision hosts one by one: `bedplate provision --host USER@NAME`"),
+        Verb::Fleet(_) => {
+            later::refuse("fleet", "provision hosts one by one: `bedplate provision --host USER@NAME`")
+        }
     }
 }
 
@@ -123,5 +131,8 @@ fn log(verbose: u8) {
     };
     // Headers of requests hold credentials: the HTTP libraries stay silent.
     let filter = tracing_subscriber::EnvFilter::new(format!("warn,bedplate={level}"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init();
 }

@@ -2,12 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{
-    Context, args, gate, inputs,
-    inputs::Sources,
-    registries, report, subject,
-    subject::Held,
-};
+use super::{Context, args, gate, inputs, inputs::Sources, registries, report, subject, subject::Held};
 use crate::{
     check::{
         report::{Layer, Report},
@@ -29,25 +24,41 @@ use crate::{
 
 /// Runs `provision`.
 pub fn run(context: &Context, args: &args::Provision) -> Result<u8> {
+    let options = wire::Options { dry_run: args.dry_run, reboot: args.reboot, no_check: args.no_check };
+    if args.profile.is_none() && args.root.is_none() && args.host.is_none() && !Sources::any(context)? {
+        return again(context, &options);
+    }
     let sources = Sources::read(context, args.profile.as_deref())?;
     let (bundle, pinned) = sources.pinned(context)?;
-    let options = wire::Options { dry_run: args.dry_run, reboot: args.reboot, no_check: args.no_check };
     if let Some(destination) = &args.host {
         let frame = context.run(frame(context, &pinned, sources.directory()))?;
         return context.run(remote(context, destination, wire::Request { options, bundle, frame }));
     }
-    let root = Arc::new(match &args.root {
-        Some(directory) => Root::open(&context.path(directory))?,
-        None => {
-            refuse_unprivileged(args.dry_run)?;
-            Root::open(Path::new("/"))?
-        }
+    let root = Arc::new(if let Some(directory) = &args.root {
+        Root::open(&context.path(directory))?
+    } else {
+        refuse_unprivileged(args.dry_run)?;
+        Root::open(Path::new("/"))?
     });
     context.run(async {
-        let frame =
-            if root.is_host() { frame(context, &pinned, sources.directory()).await? } else { Frame::default() };
+        let frame = if root.is_host() {
+            frame(context, &pinned, sources.directory()).await?
+        } else {
+            Frame::default()
+        };
         here(context, &root, &bundle, &pinned, frame, &options).await
     })
+}
+
+/// Without a profile, on a provisioned host: what its current generation says holds again.
+fn again(context: &Context, options: &wire::Options) -> Result<u8> {
+    let root = Arc::new(Root::open(Path::new("/"))?);
+    let Some((generation, pinned)) = subject::current(&root)? else {
+        return Err(Error::usage("there is no profile here, and this host has no generation")
+            .hint("name a profile: `bedplate provision PROFILE`"));
+    };
+    let bundle = subject::bundle(&root, generation.about.number)?;
+    context.run(here(context, &root, &bundle, &pinned, Frame::default(), options))
 }
 
 fn refuse_unprivileged(dry_run: bool) -> Result<()> {
@@ -55,8 +66,9 @@ fn refuse_unprivileged(dry_run: bool) -> Result<()> {
         return Ok(());
     }
     let doing = if dry_run { "looking at" } else { "provisioning" };
-    Err(Error::failed(format!("{doing} this host needs root"))
-        .hint("run it with `sudo`, provision over SSH with `--host USER@NAME`, or prepare a tree with `--root DIR`"))
+    Err(Error::failed(format!("{doing} this host needs root")).hint(
+        "run it with `sudo`, provision over SSH with `--host USER@NAME`, or prepare a tree with `--root DIR`",
+    ))
 }
 
 /// Secrets and registry credentials of the operator's side.
@@ -105,6 +117,7 @@ pub async fn here(
     let mut changed = 0;
     let mut reboot = None;
     if plan.is_empty() {
+        provision::refuse_held(root)?;
         if context.ui.format == Format::Text {
             context.ui.data("nothing to do\n")?;
         }
@@ -173,14 +186,16 @@ pub async fn check(context: &Context, root: &Arc<Root>) -> Result<Report> {
         let (found, facts) = subject::judge(&subject, &sources, &up_to(Layer::Runtime)).await;
         gate::save_only_deployment(root, &held, deployment, &found, &facts)?;
         let several = held.deployments.len() > 1;
-        all.findings.extend(found.findings.into_iter().filter(|finding| finding.layer == Layer::Runtime).map(
-            |mut finding| {
-                if several {
-                    finding.because = format!("{}: {}", deployment.name, finding.because);
-                }
-                finding
-            },
-        ));
+        all.findings.extend(
+            found.findings.into_iter().filter(|finding| finding.layer == Layer::Runtime).map(
+                |mut finding| {
+                    if several {
+                        finding.because = format!("{}: {}", deployment.name, finding.because);
+                    }
+                    finding
+                },
+            ),
+        );
     }
     Generations::new(root).keep_report(generation.about.number, &report::json(&all))?;
     Ok(all)

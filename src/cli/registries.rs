@@ -1,6 +1,6 @@
 //! From the machine's settings to clients: registries, and the logins that travel with a pull.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::Context;
 use crate::{
@@ -26,7 +26,13 @@ pub fn client(context: &Context) -> Client {
             (host.clone(), settings)
         })
         .collect();
-    Client::new(ClientConfig { registries, docker_config: docker_config(context), ..ClientConfig::default() })
+    let mut config = ClientConfig { registries, docker_config: docker_config(context), ..ClientConfig::default() };
+    if let Some(seconds) = context.config.timeout_seconds {
+        let limit = Duration::from_secs(seconds);
+        (config.connect_timeout, config.response_timeout, config.stall_timeout) = (limit, limit, limit);
+    }
+    config.retries = context.config.retries.map_or(config.retries, |retries| retries.min(20));
+    Client::new(config)
 }
 
 /// The directory of Docker's `config.json`.

@@ -149,10 +149,9 @@ fn summary(report: &Report) -> String {
     let subject = &report.subject;
     match report.layer_to_blame() {
         Some(layer) => {
-            let first = report
-                .findings
-                .iter()
-                .find(|finding| finding.layer == layer && finding.shuts_gate() && finding.outcome != Outcome::Skipped);
+            let first = report.findings.iter().find(|finding| {
+                finding.layer == layer && finding.shuts_gate() && finding.outcome != Outcome::Skipped
+            });
             let id = first.map_or("", |finding| finding.id.as_str());
             format!(
                 "{subject}: not ready, the layer to blame is `{}` ({counts})\nstart with {id}: `bedplate explain {id}`\n",

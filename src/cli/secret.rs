@@ -32,7 +32,9 @@ fn set(context: &Context, name: &str) -> Result<u8> {
     let root = Root::open(Path::new("/"))?;
     let pinned = subject::current(&root)?.map(|(_, pinned)| pinned);
     if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        context.ui.say(&format!("type the value of `{name}`, then Ctrl-D; or give it as `bedplate secret set {name} <FILE`"));
+        context.ui.say(&format!(
+            "type the value of `{name}`, then Ctrl-D; or give it as `bedplate secret set {name} <FILE`"
+        ));
     }
     let mut value = Zeroizing::new(String::new());
     std::io::stdin().take(LIMIT + 1).read_to_string(&mut value).doing(|| "reading standard input failed")?;
@@ -62,7 +64,7 @@ fn check(context: &Context, named: Option<&str>) -> Result<u8> {
         print(context, &found)?;
         let wrong: Vec<&str> =
             found.iter().filter(|one| !one.present || !one.shut).map(|one| one.name.as_str()).collect();
-        return verdict(context, found.len(), &wrong);
+        return Ok(verdict(context, found.len(), &wrong));
     }
     let sources = Sources::read(context, named)?;
     let resolved = context.run(secrets::resolve(&sources.profile, &context.env, sources.directory()))?;
@@ -70,16 +72,16 @@ fn check(context: &Context, named: Option<&str>) -> Result<u8> {
         context.ui.warn(&format!("`{name}` resolves to nothing: {why}"));
     }
     let wrong: Vec<&str> = resolved.absent.iter().map(|(name, _)| name.as_str()).collect();
-    verdict(context, sources.profile.secrets.len(), &wrong)
+    Ok(verdict(context, sources.profile.secrets.len(), &wrong))
 }
 
-fn verdict(context: &Context, number: usize, wrong: &[&str]) -> Result<u8> {
+fn verdict(context: &Context, number: usize, wrong: &[&str]) -> u8 {
     if wrong.is_empty() {
         context.ui.say(&format!("{number} of {number} secrets are there"));
-        Ok(exit::DONE)
+        exit::DONE
     } else {
         context.ui.say(&format!("missing or open to others: {}", wrong.join(", ")));
-        Ok(exit::CHECK)
+        exit::CHECK
     }
 }
 
@@ -88,8 +90,8 @@ fn print(context: &Context, found: &[Status]) -> Result<()> {
         return context.ui.json(&found);
     }
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
-    let rows = found.iter().map(|one| {
-        [one.name.clone(), yes(one.present), yes(one.shut), yes(one.kept), one.source.clone()]
-    });
+    let rows = found
+        .iter()
+        .map(|one| [one.name.clone(), yes(one.present), yes(one.shut), yes(one.kept), one.source.clone()]);
     context.ui.data(&table(["SECRET", "PRESENT", "SHUT", "KEPT OVER A BOOT", "FROM"], rows))
 }

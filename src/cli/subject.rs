@@ -74,7 +74,8 @@ impl Held {
     pub fn subject<'a>(&'a self, context: &Context, only: Option<&'a Deployment>) -> Result<Subject<'a>> {
         let locked = self.lock.as_ref().map(|(lock, stale)| Locked { lock, stale: stale.clone() });
         let name = only.map_or("host", |deployment| deployment.name.as_str());
-        let deployments = only.map_or_else(|| self.deployments.iter().collect(), |deployment| vec![deployment]);
+        let deployments =
+            only.map_or_else(|| self.deployments.iter().collect(), |deployment| vec![deployment]);
         let mut subject = Subject::new(name, &self.profile, locked, deployments)?;
         if let Some(hub) = context.config.hub.as_deref().or_else(|| context.variable("HF_ENDPOINT")) {
             hub.clone_into(&mut subject.wanted.hub);
@@ -107,6 +108,24 @@ pub fn pinned(root: &Root, number: u64) -> Result<Pinned> {
 /// The bundle generation `number` was made from.
 pub fn bundle(root: &Root, number: u64) -> Result<Bundle> {
     Generations::new(root).bundle(number)
+}
+
+/// The deployment `name` of this host's current generation, and its text.
+///
+/// # Errors
+/// The generation cannot be read; or it has deployments, and none of this name.
+pub fn deployment_of_generation(name: &str) -> Result<Option<(String, Deployment)>> {
+    let root = host_root()?;
+    let Some((generation, pinned)) = current(&root)? else { return Ok(None) };
+    let bundle = bundle(&root, generation.about.number)?;
+    for (path, deployment) in pinned.deployments {
+        if deployment.name == name
+            && let Some(content) = bundle.input(&path)
+        {
+            return Ok(Some((inputs::text_of(&path, content)?.to_owned(), deployment)));
+        }
+    }
+    Ok(None)
 }
 
 /// What to do on a host without a generation.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Context, args, gate, inputs, report, subject, subject::Held};
+use super::{Context, args, gate, inputs, later, report, subject, subject::Held};
 use crate::{
     check::{
         self,
@@ -22,6 +22,9 @@ use crate::{
 
 /// Runs `up`.
 pub fn run(context: &Context, args: &args::Up) -> Result<u8> {
+    if args.dry_run {
+        return later::refuse("up --dry-run", "`bedplate render -f FILE` shows what would run");
+    }
     let (text, deployment) = inputs::deployment(context, &args.file)?;
     let options = Options { wait: !args.no_wait, timeout: Duration::from_secs(args.timeout) };
     let root = subject::host_root()?;
@@ -33,9 +36,9 @@ pub fn restart(context: &Context, args: &args::Restart) -> Result<u8> {
     let root = subject::host_root()?;
     let paths = Paths::default();
     refuse_unprivileged()?;
-    let text = state::deployment_text(&root, &paths, &args.name)?
-        .ok_or_else(|| no_deployment(&args.name))?;
-    let deployment = profile::deployment::parse(&format!("{} (kept on this host)", args.name), &text)?.deployment;
+    let text = state::deployment_text(&root, &paths, &args.name)?.ok_or_else(|| no_deployment(&args.name))?;
+    let deployment =
+        profile::deployment::parse(&format!("{} (kept on this host)", args.name), &text)?.deployment;
     let options = Options { wait: true, timeout: Duration::from_secs(args.timeout) };
     context.run(async {
         let docker = docker(context).await?;
@@ -49,7 +52,8 @@ pub fn restart(context: &Context, args: &args::Restart) -> Result<u8> {
 
 /// There is no deployment of this name here.
 pub fn no_deployment(name: &str) -> Error {
-    Error::usage(format!("there is no deployment `{name}` on this host")).hint("see which there are: `bedplate list`")
+    Error::usage(format!("there is no deployment `{name}` on this host"))
+        .hint("see which there are: `bedplate list`")
 }
 
 /// Deployments are root's.
@@ -96,14 +100,8 @@ pub async fn bring_up(
     let (Some((lock, _)), name) = (held.lock.as_ref(), deployment.name.as_str()) else {
         return Err(subject::not_provisioned());
     };
-    let wanted = Wanted {
-        deployment,
-        text,
-        profile: &held.profile,
-        lock,
-        generation: number,
-        secrets: &values,
-    };
+    let wanted =
+        Wanted { deployment, text, profile: &held.profile, lock, generation: number, secrets: &values };
     let done = deploy::up(with, wanted, options).await?;
     say_changes(context, name, &done);
     finish(context, &held, deployment, &decision, below, &done)
@@ -180,7 +178,10 @@ fn secret_values(root: &Root, deployment: &Deployment) -> Result<BTreeMap<String
 
 fn say_changes(context: &Context, name: &str, done: &Done) {
     if done.unchanged() {
-        context.ui.say(&format!("{name}: nothing to do, {} run as wanted", text::count(done.changes.len(), "container")));
+        context.ui.say(&format!(
+            "{name}: nothing to do, {} run as wanted",
+            text::count(done.changes.len(), "container")
+        ));
         return;
     }
     for (service, change) in &done.changes {

@@ -44,7 +44,8 @@ impl Host {
     /// A destination that looks like an option, no `ssh`, no connection, no way to be root there,
     /// or a machine this binary cannot run on.
     pub async fn connect(destination: &str, config: Option<PathBuf>, control: PathBuf) -> Result<Self> {
-        if destination.is_empty() || destination.starts_with('-') || destination.contains(char::is_whitespace) {
+        if destination.is_empty() || destination.starts_with('-') || destination.contains(char::is_whitespace)
+        {
             return Err(Error::usage(format!("`{destination}` is not a host"))
                 .hint("write `--host USER@NAME`, or a `Host` of your SSH configuration"));
         }
@@ -54,8 +55,10 @@ impl Host {
         let machine = lines.next().unwrap_or_default();
         let here = format!("Linux {}", std::env::consts::ARCH);
         if machine != here {
-            return Err(Error::failed(format!("`{destination}` is `{machine}`, this bedplate runs on `{here}`"))
-                .hint("use a bedplate built for that machine, on that machine"));
+            return Err(Error::failed(format!(
+                "`{destination}` is `{machine}`, this bedplate runs on `{here}`"
+            ))
+            .hint("use a bedplate built for that machine, on that machine"));
         }
         if lines.next() != Some("0") {
             host.sudo = true;
@@ -162,7 +165,15 @@ impl Host {
             command.arg("-F").arg(config);
         }
         command
-            .args(["-T", "-o", "ControlMaster=auto", "-o", "ControlPersist=30", "-o", "ServerAliveInterval=15"])
+            .args([
+                "-T",
+                "-o",
+                "ControlMaster=auto",
+                "-o",
+                "ControlPersist=30",
+                "-o",
+                "ServerAliveInterval=15",
+            ])
             .arg("-o")
             .arg(format!("ControlPath={}/%C", self.control.display()))
             .args(options)
@@ -177,7 +188,9 @@ impl Host {
         command.arg(remote);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().map_err(|error| {
-            Error::failed("starting `ssh` failed").because(error).hint("install it: `apt-get install openssh-client`")
+            Error::failed("starting `ssh` failed")
+                .because(error)
+                .hint("install it: `apt-get install openssh-client`")
         })
     }
 

@@ -92,7 +92,8 @@ impl Request {
             Error::usage("standard input is not a request of `bedplate provision --host`")
                 .hint("run `bedplate provision --host USER@NAME` on your own machine instead")
         };
-        let cut = || Error::failed("the request was cut short").hint("check the connection, and run it again");
+        let cut =
+            || Error::failed("the request was cut short").hint("check the connection, and run it again");
         let mut start = [0; 12];
         from.read_exact(&mut start).map_err(|_| wrong())?;
         let (magic, length) = start.split_at(8);
@@ -135,7 +136,9 @@ mod tests {
 
     #[test]
     fn what_is_no_request_is_refused() {
-        for bytes in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", b"BEDPLATE\xff\xff\xff\xff", b"BEDPLATE\0\0\0\x09{}"] {
+        for bytes in
+            [&b""[..], b"GET / HTTP/1.1\r\n\r\n", b"BEDPLATE\xff\xff\xff\xff", b"BEDPLATE\0\0\0\x09{}"]
+        {
             assert!(Request::read(&mut &*bytes).is_err());
         }
     }

@@ -194,11 +194,8 @@ fn realised(context: &Context, record: &Record, generation: u64) -> serde_json::
         .mounts
         .iter()
         .map(|mount| {
-            let files: serde_json::Map<String, serde_json::Value> = mount
-                .files
-                .iter()
-                .map(|(name, mode)| (name.clone(), json!(format!("{mode:04o}"))))
-                .collect();
+            let files: serde_json::Map<String, serde_json::Value> =
+                mount.files.iter().map(|(name, mode)| (name.clone(), json!(format!("{mode:04o}")))).collect();
             let value = json!({"mode": format!("{:04o}", mount.mode), "owner": mount.owner, "files": files});
             (mount.path.clone(), value)
         })

@@ -17,8 +17,8 @@ use crate::{
     error::{Doing as _, Result},
     lock::Lock,
     plan::{
-        self, Account, Accounts, BinaryState, DockerState, Given, Group, HostState, ImageState, Inputs, Known,
-        OwnedKind, PathState, SecretState, Target,
+        self, Account, Accounts, BinaryState, DockerState, Given, Group, HostState, ImageState, Inputs,
+        Known, OwnedKind, PathState, SecretState, Target,
     },
     profile::{Profile, SecretSource},
     system::{
@@ -71,8 +71,7 @@ pub async fn observe(
     let known: Vec<&Known> = current.iter().chain(&interrupted).collect();
     let paths = paths(root, &plan::paths(inputs, &accounts, &known)?, &known)?;
     let secrets = secret_states(root, inputs.profile, &known, values)?;
-    let wants_packages =
-        !inputs.profile.host.packages.is_empty() || inputs.profile.kernel.package.is_some();
+    let wants_packages = !inputs.profile.host.packages.is_empty() || inputs.profile.kernel.package.is_some();
     let packages = if wants_packages {
         root.read_text("/var/lib/dpkg/status", STATUS)?.map(|status| plan::installed_packages(&status))
     } else {
@@ -120,14 +119,19 @@ pub(super) fn accounts(root: &Root) -> Result<Accounts> {
         .users
         .into_iter()
         .map(|user| (user.name, Account { uid: user.uid, gid: user.gid, home: user.home }));
-    let groups = found.groups.into_iter().map(|group| {
-        (group.name, Group { gid: group.gid, members: group.members.into_iter().collect() })
-    });
+    let groups = found
+        .groups
+        .into_iter()
+        .map(|group| (group.name, Group { gid: group.gid, members: group.members.into_iter().collect() }));
     Ok(Accounts { users: users.collect(), groups: groups.collect() })
 }
 
 /// Looks at each path, but at none beneath a link or a file.
-fn paths(root: &Root, wanted: &BTreeSet<String>, known: &[&Known]) -> Result<BTreeMap<String, PathState>> {
+fn paths(
+    root: &Root,
+    wanted: &BTreeMap<String, bool>,
+    known: &[&Known],
+) -> Result<BTreeMap<String, PathState>> {
     let made: BTreeSet<&String> = known
         .iter()
         .flat_map(|known| &known.record.paths)
@@ -135,10 +139,9 @@ fn paths(root: &Root, wanted: &BTreeSet<String>, known: &[&Known]) -> Result<BTr
         .map(|(path, _)| path)
         .collect();
     let mut states: BTreeMap<String, PathState> = BTreeMap::new();
-    for path in wanted {
+    for (path, content) in wanted {
         let above = path.rsplit_once('/').map_or("", |(above, _)| above);
-        let reachable =
-            above.is_empty() || matches!(states.get(above), Some(PathState::Directory { .. }));
+        let reachable = above.is_empty() || matches!(states.get(above), Some(PathState::Directory { .. }));
         if !reachable {
             // Beneath nothing there is nothing; beneath a link or file the planner refuses.
             if matches!(states.get(above), Some(PathState::Absent)) {
@@ -148,27 +151,31 @@ fn paths(root: &Root, wanted: &BTreeSet<String>, known: &[&Known]) -> Result<BTr
         }
         let state = match root.stat(path)? {
             None => PathState::Absent,
-            Some(stat) => look(root, path, &stat, made.contains(path))?,
+            Some(stat) => look(root, path, &stat, *content, made.contains(path))?,
         };
         states.insert(path.clone(), state);
     }
     Ok(states)
 }
 
-fn look(root: &Root, path: &str, stat: &Stat, list: bool) -> Result<PathState> {
+fn look(root: &Root, path: &str, stat: &Stat, content: bool, list: bool) -> Result<PathState> {
     let Stat { mode, uid, gid, .. } = *stat;
     Ok(match stat.kind {
         FileKind::Directory => {
-            let names =
-                if list { Some(root.list(path)?.into_iter().map(|entry| entry.name).collect()) } else { None };
+            let names = if list {
+                // A temporary file of a killed run is swept before the steps: it keeps no directory.
+                let entries = root.list(path)?.into_iter().map(|entry| entry.name);
+                Some(entries.filter(|name| !name.starts_with(".bedplate-")).collect())
+            } else {
+                None
+            };
             PathState::Directory { mode, uid, gid, names }
         }
         FileKind::Link => {
             root.read_link(path)?.map_or(PathState::Absent, |target| PathState::Link { target })
         }
         FileKind::Other => PathState::Other,
-        // The program is compared, not shown: see `binary`.
-        FileKind::File if path == BINARY => {
+        FileKind::File if !content => {
             PathState::File { digest: Digest::of([]), content: None, mode, uid, gid }
         }
         FileKind::File if stat.size <= SHOWN => match root.read(path, SHOWN)? {
@@ -258,9 +265,8 @@ fn secret_states(
             (Some(_), _) => Given::Differs,
         };
         let credential = root.stat(&format!("{CREDENTIALS}/{credential}.cred"))?.is_some();
-        let right = root
-            .stat(&format!("{SECRETS}/{name}"))?
-            .is_some_and(|stat| stat.mode == 0o400 && stat.uid == 0);
+        let right =
+            root.stat(&format!("{SECRETS}/{name}"))?.is_some_and(|stat| stat.mode == 0o400 && stat.uid == 0);
         let given = if given == Given::Same && !right { Given::Differs } else { given };
         states.insert(name.clone(), SecretState { given, present: now.is_some(), credential, can_keep });
     }
@@ -292,13 +298,12 @@ async fn look_at_docker(lock: &Lock, socket: &str) -> Result<(DockerState, BTree
                 .collect();
             let tags: BTreeSet<String> =
                 tagged.iter().filter(|(_, id)| ids.contains(id)).map(|(tag, _)| tag.clone()).collect();
-            let present = match tags.first() {
-                Some(tag) => Some(tag.clone()),
-                None => {
-                    let reference = image.pull_reference();
-                    let (manifest, config, index) = (&image.manifest, &image.config, image.index.as_ref());
-                    docker.image_by_digest(&reference, manifest, config, index).await?.map(|(name, _)| name)
-                }
+            let present = if let Some(tag) = tags.first() {
+                Some(tag.clone())
+            } else {
+                let reference = image.pull_reference();
+                let (manifest, config, index) = (&image.manifest, &image.config, image.index.as_ref());
+                docker.image_by_digest(&reference, manifest, config, index).await?.map(|(name, _)| name)
             };
             Ok((key.clone(), ImageState { present, tags }))
         }

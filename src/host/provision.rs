@@ -5,12 +5,13 @@ pub use super::{
     observe::{Options, observe},
 };
 use super::{
-    generations::{Generations, Journal, sweep},
+    generations::{Generations, Journal, State, sweep},
     layout::{LOCK, LOCK_IN_TREE},
 };
 use crate::{
     error::{Error, Result},
-    system::files::{HostLock, Root},
+    lock::bundle::Bundle,
+    system::files::{self, HostLock, Root},
 };
 
 /// Takes the host for a run that changes it; `what` is told to whoever comes meanwhile.
@@ -24,6 +25,14 @@ pub fn hold(root: &Root, what: &str) -> Result<HostLock> {
     Ok(held)
 }
 
+/// An error where another run holds the host. Takes nothing and changes nothing.
+///
+/// # Errors
+/// Another run holds it: the error names the process.
+pub fn refuse_held(root: &Root) -> Result<()> {
+    files::refuse_held(root, if root.is_host() { LOCK } else { LOCK_IN_TREE })
+}
+
 /// The generation before the current one, where `rollback` goes.
 ///
 /// # Errors
@@ -33,12 +42,26 @@ pub fn previous(root: &Root) -> Result<u64> {
     let current = generations.current_number()?.ok_or_else(|| {
         Error::failed("this host was never provisioned").hint("provision it: `bedplate provision PROFILE`")
     })?;
-    let mut earlier: Vec<u64> = generations.numbers()?.into_iter().filter(|number| *number < current).collect();
-    earlier.retain(|number| generations.state(*number).is_ok_and(|state| state != super::generations::State::Pending));
+    let mut earlier: Vec<u64> =
+        generations.numbers()?.into_iter().filter(|number| *number < current).collect();
+    earlier.retain(|number| generations.state(*number).is_ok_and(|state| state != State::Pending));
     earlier.pop().ok_or_else(|| {
         Error::failed(format!("there is no generation before {current}"))
             .hint("see which there are: `bedplate generations list`")
     })
+}
+
+/// The bundle of generation `number`, to go to it with [`crate::plan::Goal::Switch`].
+///
+/// # Errors
+/// It is not there, cannot be read, or was never made whole.
+pub fn switch_to(root: &Root, number: u64) -> Result<Bundle> {
+    let generations = Generations::new(root);
+    if generations.load(number)?.state == State::Pending && generations.current_number()? != Some(number) {
+        return Err(Error::failed(format!("generation {number} was never made whole"))
+            .hint("finish it with `bedplate provision`, or choose another: `bedplate generations list`"));
+    }
+    generations.bundle(number)
 }
 
 /// What an interrupted run was doing, for people. `None`: none was interrupted.

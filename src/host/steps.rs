@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a service may take to restart.
-const RESTART: Duration = Duration::from_secs(180);
+const RESTART: Duration = Duration::from_mins(3);
 /// Largest `daemon.json`, in bytes.
 const CONFIGURATION: u64 = 4 << 20;
 
@@ -51,7 +51,9 @@ pub(super) async fn carry_out(work: &mut Work<'_>, step: &Step) -> Result<()> {
                 work.outcome.warnings.push(format!("`{path}` is not empty: left as it is"));
             }
         }
-        Step::RestoreFile { path, digest, mode, uid, gid } => restore(root, path, *digest, *mode, *uid, *gid)?,
+        Step::RestoreFile { path, digest, mode, uid, gid } => {
+            restore(root, path, *digest, *mode, *uid, *gid)?;
+        }
         Step::MergeDaemon { path, text, on, keep, .. } => merge(root, path, text.as_deref(), *on, *keep)?,
         Step::RestartDocker { .. } => restart_docker(work).await?,
         Step::AddGroup { name } => {
@@ -74,7 +76,9 @@ pub(super) async fn carry_out(work: &mut Work<'_>, step: &Step) -> Result<()> {
         Step::KeepSecret { name, credential, .. } => keep(work, name, credential.as_deref()).await?,
         Step::RestoreSecret { name, credential } => secrets::restore(root, name, credential).await?,
         Step::RemoveSecret { name, credential } => secrets::remove(root, name, credential.as_deref())?,
-        Step::PullImage { key, reference, download, tag } => pull(work, key, reference, *download, tag).await?,
+        Step::PullImage { key, reference, download, tag } => {
+            pull(work, key, reference, *download, tag).await?;
+        }
         Step::TagImage { source, tag, .. } => docker(work).await?.tag(source, tag).await?,
         Step::InstallBinary { path, .. } => install(root, &work.context.program, path)?,
         Step::ReloadSystemd => {
@@ -130,21 +134,19 @@ async fn restart_docker(work: &mut Work<'_>) -> Result<()> {
     work.docker = None;
     // Earlier failed starts count against the unit's limit, and it would not be tried again.
     Command::new("systemctl").args(["reset-failed", "docker.service"]).timeout(RESTART).run().await?;
-    Command::new("systemctl")
-        .args(["restart", "docker.service"])
-        .timeout(RESTART)
-        .check()
-        .await
-        .map_err(|error| {
+    Command::new("systemctl").args(["restart", "docker.service"]).timeout(RESTART).check().await.map_err(
+        |error| {
             error.hint("see why: `journalctl -u docker -n 50`; a key under `[container.daemon]` may be wrong")
-        })?;
+        },
+    )?;
     docker(work).await.map(drop)
 }
 
 /// The daemon, connected to when it is first needed.
 async fn docker<'w>(work: &'w mut Work<'_>) -> Result<&'w Docker> {
     if work.docker.is_none() {
-        let socket = if work.context.docker_socket.is_empty() { DOCKER_SOCKET } else { work.context.docker_socket };
+        let socket =
+            if work.context.docker_socket.is_empty() { DOCKER_SOCKET } else { work.context.docker_socket };
         work.docker = Some(Docker::connect(socket).await?);
     }
     work.docker.as_ref().ok_or_else(|| Error::failed("the Docker daemon went away"))

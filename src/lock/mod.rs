@@ -17,7 +17,7 @@ pub use diff::{Diff, diff};
 pub use freshness::{Freshness, StaleReason, freshness};
 pub use inputs::{TABLE_CUDA, TABLE_GPUS, Wanted, deployment_digest, find, inputs, profile_digest, wanted};
 pub use reference::{is_floating, is_pinned, layout, normalise};
-pub use wire::{MAX_SIZE, parse};
+pub use wire::{MAX_SIZE, not_text, parse};
 pub use write::write;
 
 use serde::{Deserialize, Serialize};

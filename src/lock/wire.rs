@@ -166,6 +166,11 @@ pub fn parse(path: &str, text: &str) -> Result<Lock> {
         .hint(repair()));
     }
     let broken = |span: Option<Range<usize>>, label: &str| broken(path, text, span, label);
+    if let Some(span) = conflict(text) {
+        return Err(Error::usage(format!("`{path}` holds an unresolved merge conflict"))
+            .at(Snippet { path: path.to_owned(), text: text.into(), span, label: "begins here".into() })
+            .hint("take either side whole (`git checkout --ours` or `--theirs`), then run `bedplate lock`"));
+    }
     let root = DeTable::parse(text).map_err(|error| broken(error.span(), error.message()))?;
     let version = header(root.get_ref(), "version").map_err(|(span, label)| broken(span, &label))?;
     let Some(version) = version else {
@@ -193,6 +198,20 @@ pub fn parse(path: &str, text: &str) -> Result<Lock> {
         .map_err(|error| broken(error.span(), error.message()))?;
     Lock::try_from(wire).map_err(|wrong| broken(Some(wrong.span), &wrong.label))
 }
+
+/// The error for a lock that is not text. `path` is only for messages.
+pub fn not_text(path: &str, why: &std::str::Utf8Error) -> Error {
+    Error::usage(format!("`{path}` is broken: byte {} is not valid UTF-8", why.valid_up_to())).hint(repair())
+}
+
+/// The line a version control system begins a conflict with (git-merge(1), "How conflicts are presented").
+fn conflict(text: &str) -> Option<Range<usize>> {
+    let start = if text.starts_with(CONFLICT) { 0 } else { text.find(&format!("\n{CONFLICT}"))? + 1 };
+    let line = text[start..].lines().next().unwrap_or_default().len();
+    Some(start..start + line)
+}
+
+const CONFLICT: &str = "<<<<<<< ";
 
 fn repair() -> String {
     "take it from version control again, or delete it and run `bedplate lock`".into()

@@ -69,7 +69,7 @@ fn leaves(map: &Map<String, Value>, at: &mut Vec<String>, out: &mut BTreeMap<Vec
 
 /// RFC 6901, section 3.
 fn pointer(key: &[String]) -> String {
-    key.iter().map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1"))).collect()
+    key.iter().fold(String::new(), |at, name| at + "/" + &name.replace('~', "~0").replace('/', "~1"))
 }
 
 fn parts(pointer: &str) -> Vec<String> {
@@ -101,7 +101,8 @@ pub(super) fn merge(
     made.sort_by_key(|made| std::cmp::Reverse(made.len()));
     for place in made {
         let key = parts(&place);
-        if get(&top, &key).and_then(Value::as_object).is_some_and(Map::is_empty) && !wanted.contains_key(&key) {
+        if get(&top, &key).and_then(Value::as_object).is_some_and(Map::is_empty) && !wanted.contains_key(&key)
+        {
             set(&mut top, &key, None);
         }
     }
@@ -174,8 +175,11 @@ fn take(
     if let (Some(Value::Object(now)), false) = (&now, value.is_object())
         && !now.is_empty()
     {
-        return Err(Error::failed(format!("`{PATH}`: `{}` is an object with keys of its own", key.join(".")))
-            .hint(format!("take it out of `{PATH}`, or name its keys in `[container.daemon]`")));
+        return Err(Error::failed(format!(
+            "`{PATH}`: `{}` is an object with keys of its own",
+            key.join(".")
+        ))
+        .hint(format!("take it out of `{PATH}`, or name its keys in `[container.daemon]`")));
     }
     // An empty table in the profile asks for an object, whatever is in it.
     let enough = matches!((&now, value), (Some(Value::Object(_)), Value::Object(_)));
@@ -258,14 +262,21 @@ mod tests {
     #[test]
     fn merges_and_gives_back() {
         let original = r#"{"log-driver": "journald", "live-restore": false, "features": {"buildkit": true}}"#;
-        let (first, record) =
-            run(Some(original), json!({"live-restore": true, "features": {"cdi": true}, "a": {"b": {"c": 1}}}), &Record::default());
+        let (first, record) = run(
+            Some(original),
+            json!({"live-restore": true, "features": {"cdi": true}, "a": {"b": {"c": 1}}}),
+            &Record::default(),
+        );
         let shown: Vec<String> = first.changes.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["a.b.c: 1 (new)", "features.cdi: true (new)", "live-restore: false → true"]);
         assert!(first.live_restore);
         assert_eq!(made(&record).iter().collect::<Vec<_>>(), ["/a", "/a/b"]);
         let text = first.text.unwrap();
-        let (again, _) = run(Some(&text), json!({"live-restore": true, "features": {"cdi": true}, "a": {"b": {"c": 1}}}), &Record::merged(Some(&record), []));
+        let (again, _) = run(
+            Some(&text),
+            json!({"live-restore": true, "features": {"cdi": true}, "a": {"b": {"c": 1}}}),
+            &Record::merged(Some(&record), []),
+        );
         assert!(again.changes.is_empty());
         let (back, _) = run(Some(&text), json!({}), &Record::merged(Some(&record), []));
         let back: Value = serde_json::from_str(&back.text.unwrap()).unwrap();
@@ -299,7 +310,8 @@ mod tests {
             (r#"{"features": true}"#, json!({"features": {"cdi": true}}), "is not an object"),
             (r#"{"runtimes": {"x": 1}}"#, json!({"runtimes": 1}), "keys of its own"),
         ] {
-            let error = merge(Some(text.as_bytes()), &keys(wanted), &Record::default(), &mut Record::default());
+            let error =
+                merge(Some(text.as_bytes()), &keys(wanted), &Record::default(), &mut Record::default());
             let error = error.unwrap_err();
             assert!(error.message().contains(part), "{error:?}");
             assert!(!error.hints().is_empty());

@@ -14,7 +14,7 @@ mod tests;
 mod text;
 mod wanted;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -126,13 +126,18 @@ pub struct Missing {
 impl Plan {
     /// Whether there is nothing to do: no step, no new generation, nothing left by an interrupted run.
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty() && self.change == Change::Repair && self.finishes.is_none() && self.missing.is_empty()
+        self.steps.is_empty()
+            && self.change == Change::Repair
+            && self.finishes.is_none()
+            && self.missing.is_empty()
     }
 
     /// An error that names everything the host lacks, if it lacks anything.
     pub fn refuse(&self) -> Result<()> {
-        Error::join(self.missing.iter().map(|missing| Error::failed(missing.what.clone()).hint(missing.hint.clone())))
-            .map_or(Ok(()), Err)
+        Error::join(
+            self.missing.iter().map(|missing| Error::failed(missing.what.clone()).hint(missing.hint.clone())),
+        )
+        .map_or(Ok(()), Err)
     }
 
     /// The plan as a diff, a line each: steps with their details, what waits, what is missing.
@@ -148,8 +153,9 @@ impl Plan {
     }
 }
 
-/// Every path the planner must see, sorted, so that each comes after the directories it is in.
-pub fn paths(inputs: &Inputs, accounts: &Accounts, known: &[&Known]) -> Result<BTreeSet<String>> {
+/// Every path the planner must see, sorted, so that each comes after the directories it is in; true where
+/// it must see the content of a file.
+pub fn paths(inputs: &Inputs, accounts: &Accounts, known: &[&Known]) -> Result<BTreeMap<String, bool>> {
     wanted::looked_at(inputs, accounts, known.iter().map(|known| &known.record))
 }
 
@@ -255,7 +261,10 @@ fn number(inputs: &Inputs, state: &HostState, goal: Goal) -> (u64, Change) {
     if let Some(current) = state.current.as_ref().filter(|known| known.bundle == inputs.bundle) {
         return (current.number, Change::Repair);
     }
-    let pending = state.interrupted.iter().rfind(|known| known.bundle == inputs.bundle && known.number >= state.floor());
+    let pending = state
+        .interrupted
+        .iter()
+        .rfind(|known| known.bundle == inputs.bundle && known.number >= state.floor());
     (pending.map_or(state.next, |known| known.number), Change::New)
 }
 
@@ -263,7 +272,13 @@ fn finishes(state: &HostState) -> Option<String> {
     if let Some(journal) = &state.journal {
         return Some(journal.clone());
     }
-    state.interrupted.last().map(|known| format!("generation {} was being prepared", known.number))
+    if let Some(known) = state.interrupted.last() {
+        return Some(format!("generation {} was being prepared", known.number));
+    }
+    let waiting = state.current.as_ref().filter(|known| !known.record.deferred.is_empty());
+    waiting.filter(|_| state.target == Target::Host).map(|known| {
+        format!("generation {} was prepared as a tree, and some of it waits for this host", known.number)
+    })
 }
 
 impl HostState {

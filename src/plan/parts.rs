@@ -110,11 +110,9 @@ pub(super) fn docker(
     prior: &Record,
     plan: &mut Plan,
 ) -> Result<Vec<Step>> {
-    if let DockerState::Away { why, hint } = &state.docker {
-        plan.lacks(why.clone(), hint.clone());
-    }
     let wanted = daemon::wanted(&inputs.profile.container);
     if wanted.is_empty() && prior.daemon.is_empty() {
+        away(state, prior, &[], plan);
         return Ok(Vec::new());
     }
     let (text, on, keep) = match state.paths.get(PATH) {
@@ -146,7 +144,20 @@ pub(super) fn docker(
     if plan.record.due.contains(&Due::RestartDocker) && state.target == Target::Host {
         steps.push(Step::RestartDocker { live_restore: merge.live_restore });
     }
+    away(state, prior, &steps, plan);
     Ok(steps)
+}
+
+/// Docker is not there. Where an earlier run touched its configuration, that may be why, and the restart of
+/// this plan may be the cure: then the plan goes ahead.
+fn away(state: &HostState, prior: &Record, steps: &[Step], plan: &mut Plan) {
+    let DockerState::Away { why, hint } = &state.docker else { return };
+    let touched = prior.due.contains(&Due::RestartDocker) || !prior.daemon.is_empty();
+    if touched && steps.iter().any(|step| matches!(step, Step::RestartDocker { .. })) {
+        plan.warnings.push(format!("{why}; its configuration is mended first"));
+    } else {
+        plan.lacks(why.clone(), hint.clone());
+    }
 }
 
 pub(super) fn secrets(inputs: &Inputs, state: &HostState, prior: &Record, plan: &mut Plan) -> Vec<Step> {
@@ -164,7 +175,8 @@ pub(super) fn secrets(inputs: &Inputs, state: &HostState, prior: &Record, plan: 
         };
         let kept_before = prior.secrets.get(name);
         // A host that failed to keep it once is not asked again for the same value.
-        let kept = now.credential || !now.can_keep || kept_before.is_some_and(|kept| kept.credential.is_none());
+        let kept =
+            now.credential || !now.can_keep || kept_before.is_some_and(|kept| kept.credential.is_none());
         let may_keep = now.can_keep && !stored;
         let credential = (may_keep || now.credential).then(|| id.clone());
         let mut owned = OwnedSecret { credential, ours: !stored, wanted: true };
@@ -190,7 +202,9 @@ pub(super) fn secrets(inputs: &Inputs, state: &HostState, prior: &Record, plan: 
             _ => {
                 owned.credential = None;
                 let how = match source {
-                    SecretSource::Env(variable) => format!("set `{variable}` for the next `bedplate provision`"),
+                    SecretSource::Env(variable) => {
+                        format!("set `{variable}` for the next `bedplate provision`")
+                    }
                     SecretSource::File(path) => format!("put it into `{path}` (mode 0600)"),
                     SecretSource::Credential(_) => format!("store it: `bedplate secret set {name}`"),
                     SecretSource::Age(_) | SecretSource::Command(_) => {
@@ -237,16 +251,20 @@ pub(super) fn images(
             continue;
         }
         plan.record.images.insert(key.clone(), tag.clone());
-        if state.docker != DockerState::Running {
-            continue; // named by `docker`
-        }
         let now = state.images.get(key);
         match now.and_then(|now| now.present.clone()) {
             Some(_) if now.is_some_and(|now| now.tags.contains(&tag)) => {}
             Some(source) => steps.push(Step::TagImage { key: key.clone(), source, tag }),
+            // Not known while Docker is away: pulling what is there costs next to nothing.
+            None if goal != Goal::Provision && state.docker != DockerState::Running => {
+                steps.push(Step::TagImage { key: key.clone(), source: image.pull_reference(), tag });
+            }
             None => match ((!image.is_layout()).then(|| image.pull_reference()), goal) {
                 (_, Goal::Switch(to)) => plan.lacks(
-                    format!("image `{key}` ({}) of generation {to} is no longer on the host", image.reference),
+                    format!(
+                        "image `{key}` ({}) of generation {to} is no longer on the host",
+                        image.reference
+                    ),
                     "provision with that generation's profile and lock, which pulls it",
                 ),
                 (Some(reference), Goal::Provision) => {
@@ -254,7 +272,10 @@ pub(super) fn images(
                     steps.push(Step::PullImage { key, reference, download, tag });
                 }
                 (None, Goal::Provision) => plan.lacks(
-                    format!("image `{key}` comes from the layout `{}`, which the host cannot pull from", image.reference),
+                    format!(
+                        "image `{key}` comes from the layout `{}`, which the host cannot pull from",
+                        image.reference
+                    ),
                     "push it to a registry and name it by that in `[images]`",
                 ),
             },
@@ -270,7 +291,7 @@ pub(super) fn follow_up(state: &HostState, plan: &mut Plan) {
         if path == UNIT || path == UNIT_ENABLED {
             plan.record.due.insert(Due::ReloadSystemd);
         }
-        if path.starts_with("/etc/sysctl.d/") && path.ends_with(".conf") {
+        if path.starts_with("/etc/sysctl.d/") {
             plan.record.due.insert(Due::ApplySysctl);
         }
     }
@@ -311,7 +332,8 @@ pub fn installed_packages(status: &str) -> BTreeSet<String> {
         let field = |name: &str| {
             paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
         };
-        if let (Some(name), Some("install ok installed" | "hold ok installed")) = (field("Package"), field("Status"))
+        if let (Some(name), Some("install ok installed" | "hold ok installed")) =
+            (field("Package"), field("Status"))
         {
             packages.insert(name.to_owned());
         }

@@ -125,8 +125,11 @@ impl<'a> Planner<'a> {
             } else {
                 self.refuse(
                     path,
-                    Error::failed(format!("`{path}` shall belong to `{}`, and there is no such user or group", wanted.owner))
-                        .hint("add a `[[user]]` to the profile, or install the package that brings it"),
+                    Error::failed(format!(
+                        "`{path}` shall belong to `{}`, and there is no such user or group",
+                        wanted.owner
+                    ))
+                    .hint("add a `[[user]]` to the profile, or install the package that brings it"),
                 );
             }
             return;
@@ -249,7 +252,9 @@ impl<'a> Planner<'a> {
                 let was = match known {
                     None => Was::Foreign,
                     Some(owned) if owned.written.contains(now) => Was::Known,
-                    Some(OwnedPath { before: Before::File { digest, .. }, .. }) if digest == now => Was::Known,
+                    Some(OwnedPath { before: Before::File { digest, .. }, .. }) if digest == now => {
+                        Was::Known
+                    }
                     Some(_) => Was::ByHand,
                 };
                 (was, old.as_deref(), before)
@@ -270,7 +275,7 @@ impl<'a> Planner<'a> {
             ));
         }
         // What only its owner may read is not for the screen either.
-        let private = wanted.mode & 0o077 == 0;
+        let private = wanted.mode.trailing_zeros() >= 6;
         let diff = match old {
             Some(old) if !private => text::diff(old, content),
             _ => Vec::new(),
@@ -324,7 +329,9 @@ impl<'a> Planner<'a> {
             if ancestors(path).iter().any(|above| {
                 matches!(self.at(above), PathState::Link { .. } | PathState::File { .. } | PathState::Other)
             }) {
-                self.out.warnings.push(format!("`{path}` can only be reached through a link now: left as it is"));
+                self.out
+                    .warnings
+                    .push(format!("`{path}` can only be reached through a link now: left as it is"));
                 continue;
             }
             if self.wanted.paths.contains_key(path) {

@@ -232,7 +232,9 @@ impl fmt::Display for Step {
                 Was::Absent => write!(f, "+ file {path} {mode:04o} {owner}"),
                 Was::Known => write!(f, "~ file {path} {mode:04o} {owner}"),
                 Was::Foreign => write!(f, "~ file {path} {mode:04o} {owner} (was there before; kept)"),
-                Was::ByHand => write!(f, "~ file {path} {mode:04o} {owner} (changed by hand; that version is kept)"),
+                Was::ByHand => {
+                    write!(f, "~ file {path} {mode:04o} {owner} (changed by hand; that version is kept)")
+                }
             },
             Self::SetMode { path, from, to } => write!(f, "~ mode {path} {from:04o} → {to:04o}"),
             Self::SetOwner { path, from, to } => write!(f, "~ owner {path} {from} → {to}"),
@@ -323,7 +325,10 @@ pub fn image_tag(key: &str, generation: u64) -> String {
         .filter(|word| !word.is_empty())
         .map(str::to_owned)
         .collect();
-    format!("bedplate/{}:g{generation}", [words.join("-"), Digest::of(key).short()].join("-").trim_start_matches('-'))
+    format!(
+        "bedplate/{}:g{generation}",
+        [words.join("-"), Digest::of(key).short()].join("-").trim_start_matches('-')
+    )
 }
 
 /// Every directory above `path`, outermost first, without `/`.

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -21,7 +23,9 @@ fn directory(mode: u32) -> PathState {
 impl Model {
     fn new(paths: impl IntoIterator<Item = (&'static str, PathState)>) -> Self {
         let mut all: BTreeMap<String, PathState> =
-            ["/etc", "/data", "/usr", "/usr/local", "/usr/local/bin", "/home"].map(|p| (p.to_owned(), directory(0o755))).into();
+            ["/etc", "/data", "/usr", "/usr/local", "/usr/local/bin", "/home"]
+                .map(|p| (p.to_owned(), directory(0o755)))
+                .into();
         all.extend(paths.into_iter().map(|(path, state)| (path.to_owned(), state)));
         let root = Group { gid: 0, members: BTreeSet::new() };
         let state = HostState {
@@ -71,7 +75,11 @@ impl Model {
             return Ok(plan);
         }
         for digest in plan.record.saved() {
-            let there = self.state.paths.values().any(|s| matches!(s, PathState::File { digest: d, .. } if *d == digest));
+            let there = self
+                .state
+                .paths
+                .values()
+                .any(|s| matches!(s, PathState::File { digest: d, .. } if *d == digest));
             assert!(there || self.saved.contains(&digest), "a saved content is nowhere any more");
             self.saved.insert(digest);
         }
@@ -121,7 +129,11 @@ impl Model {
             Step::WriteFile { path, content, digest, mode, owner, .. } => {
                 let (uid, gid) = self.ids(owner);
                 let content = Some(content.clone());
-                paths(&mut self.state, path, PathState::File { digest: *digest, content, mode: *mode, uid, gid });
+                paths(
+                    &mut self.state,
+                    path,
+                    PathState::File { digest: *digest, content, mode: *mode, uid, gid },
+                );
             }
             Step::SetMode { path, to, .. } => match self.state.paths.get_mut(path) {
                 Some(PathState::File { mode, .. } | PathState::Directory { mode, .. }) => *mode = *to,
@@ -149,7 +161,8 @@ impl Model {
             Step::RestoreFile { path, digest, mode, uid, gid } => {
                 assert!(self.saved.contains(digest));
                 let (mode, uid, gid) = (*mode, *uid, *gid);
-                let text = CONTENTS.iter().chain(&["by hand\n"]).find(|text| Digest::of(text) == *digest).unwrap();
+                let text =
+                    CONTENTS.iter().chain(&["by hand\n"]).find(|text| Digest::of(text) == *digest).unwrap();
                 let content = Some(text.as_bytes().to_vec());
                 paths(&mut self.state, path, PathState::File { digest: *digest, content, mode, uid, gid });
             }
@@ -212,7 +225,9 @@ fn shown(plan: &Plan) -> Vec<String> {
     plan.steps
         .iter()
         .map(ToString::to_string)
-        .filter(|line| !line.contains("systemd") && !line.contains("systemctl") && !line.contains("/usr/local"))
+        .filter(|line| {
+            !line.contains("systemd") && !line.contains("systemctl") && !line.contains("/usr/local")
+        })
         .collect()
 }
 
@@ -273,7 +288,11 @@ fn what_stands_in_the_way_is_named_before_anything_changes() {
         ("/data/m", file("x", 0o644), "is there, and is not a directory"),
         ("/data/m", PathState::Link { target: "/home".into() }, "is a link to `/home`"),
         ("/etc/docker/daemon.json", file("{,}", 0o644), "is not valid JSON: line 1, column 2"),
-        ("/usr/local/bin", PathState::Link { target: "/srv/bin".into() }, "goes through the link `/usr/local/bin`"),
+        (
+            "/usr/local/bin",
+            PathState::Link { target: "/srv/bin".into() },
+            "goes through the link `/usr/local/bin`",
+        ),
     ] {
         let model = Model::new([(path, state), ("/etc/docker", directory(0o755))]);
         let wanted = profile(&format!(
@@ -289,7 +308,8 @@ fn what_stands_in_the_way_is_named_before_anything_changes() {
 
 #[test]
 fn what_the_host_lacks_is_named_and_waits_in_a_tree() {
-    let mut wanted = profile("[kernel]\npackage = \"linux-image-cloud-amd64\"\nparameters = [\"iommu=pt\", \"a=b\"]\n");
+    let mut wanted =
+        profile("[kernel]\npackage = \"linux-image-cloud-amd64\"\nparameters = [\"iommu=pt\", \"a=b\"]\n");
     wanted.host.packages = vec!["chrony".into(), "openssh-server".into()];
     let mut model = Model::new([]);
     let plan = model.plan(&wanted, &Lock::default()).unwrap();
@@ -362,7 +382,10 @@ const PATHS: [&str; 4] = ["/etc/a.conf", "/etc/d/b.conf", "/etc/d/e/c.conf", "/e
 const CONTENTS: [&str; 3] = ["x\n", "y\n", "z\n"];
 
 fn some_profile() -> impl Strategy<Value = Profile> {
-    let files = proptest::collection::vec(proptest::option::of((0..3usize, prop_oneof![Just("0644"), Just("0600")])), 4);
+    let files = proptest::collection::vec(
+        proptest::option::of((0..3usize, prop_oneof![Just("0644"), Just("0600")])),
+        4,
+    );
     let mount = proptest::option::of(prop_oneof![Just("0700"), Just("0755")]);
     let daemon = prop_oneof![
         Just(""),
@@ -378,14 +401,18 @@ fn some_profile() -> impl Strategy<Value = Profile> {
             }
         }
         if let Some(mode) = mount {
-            text += &format!("[[mount]]\npath = \"/data/m\"\nmode = \"{mode}\"\nowner = \"root:root\"\n");
+            let mount = ["[[mount]]\npath = \"/data/m\"\nmode = \"", mode, "\"\nowner = \"root:root\"\n"];
+            text.extend(mount);
         }
         profile(&text)
     })
 }
 
 fn some_host() -> impl Strategy<Value = Model> {
-    let files = proptest::collection::vec(proptest::option::of((0..3usize, prop_oneof![Just(0o644), Just(0o640)])), 4);
+    let files = proptest::collection::vec(
+        proptest::option::of((0..3usize, prop_oneof![Just(0o644), Just(0o640)])),
+        4,
+    );
     let daemon = prop_oneof![
         Just(None),
         Just(Some("{}")),

@@ -112,7 +112,8 @@ mod tests {
         fn a_diff_holds_both_texts(old in "([ab]\n){0,3}", new in "([ab]\n){0,3}") {
             let shown = diff(old.as_bytes(), new.as_bytes());
             let pick = |mark| -> String {
-                shown.iter().filter(|l| l.starts_with([' ', mark])).map(|l| format!("{}\n", &l[1..])).collect()
+                let lines = shown.iter().filter(|line| line.starts_with([' ', mark]));
+                lines.flat_map(|line| [&line[1..], "\n"]).collect()
             };
             if old != new {
                 proptest::prop_assert_eq!(pick('-'), old);

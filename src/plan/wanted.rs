@@ -2,7 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Inputs, daemon, record::Record, state::Accounts, step::ancestors};
+use super::{
+    Inputs, daemon,
+    record::{OwnedKind, Record},
+    state::Accounts,
+    step::ancestors,
+};
 use crate::{
     error::{Error, Result},
     profile::{FileContent, User},
@@ -120,7 +125,9 @@ impl WantedPaths {
             return Err(Error::usage(format!("`{path}` is merged key by key, never written whole"))
                 .hint("write its keys under `[container.daemon]` instead of a `[[file]]`"));
         }
-        if ["/var/lib/bedplate", "/run/bedplate"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/")))
+        if ["/var/lib/bedplate", "/run/bedplate"]
+            .iter()
+            .any(|own| path == *own || path.starts_with(&format!("{own}/")))
             || path == BINARY
         {
             return Err(Error::usage(format!("`{path}` is bedplate's own")).hint("choose another path"));
@@ -157,32 +164,46 @@ fn modprobe(inputs: &Inputs) -> Option<String> {
     if kernel.blacklist.is_empty() && kernel.options.is_empty() {
         return None;
     }
-    let mut text = "# Written by bedplate; a change made here is overwritten by the next `bedplate provision`.\n".to_owned();
+    let mut text =
+        "# Written by bedplate; a change made here is overwritten by the next `bedplate provision`.\n"
+            .to_owned();
     for module in &kernel.blacklist {
-        text += &format!("blacklist {module}\n");
+        text.extend(["blacklist ", module, "\n"]);
     }
     for (module, options) in &kernel.options {
-        text += &format!("options {module} {options}\n");
+        text.extend(["options ", module, " ", options, "\n"]);
     }
     Some(text)
 }
 
-/// Every path to be looked at for a plan: what is wanted, what `records` own, and all above them,
-/// each after the directories it is in.
+/// Every path to be looked at for a plan: what is wanted, what `records` own, and all above them, each after
+/// the directories it is in; true where the content matters. What lies in a mount is state: it is never read.
 pub(super) fn looked_at<'a>(
     inputs: &Inputs,
     accounts: &Accounts,
     records: impl IntoIterator<Item = &'a Record>,
-) -> Result<BTreeSet<String>> {
+) -> Result<BTreeMap<String, bool>> {
     let wanted = wanted(inputs, accounts)?;
-    let mut all: BTreeSet<String> = wanted.paths.into_keys().collect();
-    all.extend(wanted.missing_directories.into_keys());
+    let mut all: BTreeMap<String, bool> = wanted
+        .paths
+        .into_iter()
+        .map(|(path, wanted)| (path, matches!(wanted.kind, WantedKind::File(_))))
+        .collect();
     for record in records {
-        all.extend(record.paths.keys().cloned());
+        for (path, owned) in &record.paths {
+            *all.entry(path.clone()).or_default() |= owned.kind == OwnedKind::File;
+        }
     }
-    all.extend([daemon::PATH.to_owned(), BINARY.to_owned()]);
-    let above: Vec<String> =
-        all.iter().flat_map(|path| ancestors(path)).map(str::to_owned).collect();
-    all.extend(above);
+    all.insert(daemon::PATH.to_owned(), true);
+    all.entry(BINARY.to_owned()).or_default();
+    let above: Vec<String> = all
+        .keys()
+        .chain(wanted.missing_directories.keys())
+        .flat_map(|path| ancestors(path).into_iter().chain([path.as_str()]))
+        .map(str::to_owned)
+        .collect();
+    for path in above {
+        all.entry(path).or_default();
+    }
     Ok(all)
 }

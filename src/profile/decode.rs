@@ -115,7 +115,7 @@ impl<'t> Decoder<'t> {
         faults.sort_by_key(|fault| fault.span.start);
         let errors = faults.iter().map(|fault| {
             let error = Error::usage(format!("`{}`: {}", self.path, fault.message)).at(snippet(fault));
-            if fault.hint.is_empty() { error } else { error.hint(fault.hint.clone()) }
+            error.hint(fault.advice())
         });
         if let Some(error) = Error::join(errors) {
             return Err(error);

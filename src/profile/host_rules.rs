@@ -112,9 +112,12 @@ pub(crate) fn secret(f: &Fields<'_, '_>, entry: &Entry) -> Option<SecretSource> 
         sources.push(SecretSource::Env(text.value));
     }
     if let Some(text) = table.text("file") {
-        let home = text.value.strip_prefix("~/").map(|rest| format!("/{rest}"));
-        if let Err((message, hint)) = forms::absolute_path(home.as_deref().unwrap_or(&text.value)) {
-            table.d.error(&text.span, message, "", hint);
+        // From the root, or relative to the profile as `init --from` writes it.
+        let checked = if text.value.starts_with('/') { forms::absolute_path } else { forms::input_path };
+        if let Err((message, hint)) = checked(&text.value) {
+            let other =
+                format!("write it from the root, `/…`, or relative to the profile, `../secrets/{name}`");
+            table.d.error(&text.span, message, "", if text.value.starts_with('/') { hint } else { other });
         }
         sources.push(SecretSource::File(text.value));
     }

@@ -132,8 +132,7 @@ pub fn profile(template: &Template) -> String {
         format!("{} = \"{}\"\n", template.engine.name(), image(template.engine))
     };
     let count = template.tensor_parallel.clamp(1, 64);
-    let (agents, secrets, cache) =
-        (agent_mounts(template), secret_lines(template), quoted(&template.cache));
+    let (agents, secrets, cache) = (agent_mounts(template), secret_lines(template), quoted(&template.cache));
     let deployment = quoted(&template.deployment_path);
     format!(
         r#"# The host this deployment runs on. `bedplate lock` pins it, `bedplate provision` makes it.

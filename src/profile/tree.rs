@@ -74,6 +74,19 @@ pub(crate) struct Fault {
     pub(crate) hint: String,
 }
 
+impl Fault {
+    /// What to write instead: the hint, or what was wanted in this place.
+    pub(crate) fn advice(&self) -> String {
+        if !self.hint.is_empty() {
+            return self.hint.clone();
+        }
+        match self.label.strip_prefix("wanted ") {
+            Some(wanted) => format!("write {wanted}"),
+            None => "change what is marked".to_owned(),
+        }
+    }
+}
+
 impl Node {
     /// What the value is, for messages.
     pub(crate) fn kind(&self) -> &'static str {

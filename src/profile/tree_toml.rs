@@ -15,7 +15,7 @@ pub(crate) fn read(text: &str) -> Result<Node, Vec<Fault>> {
                 message: format!("not valid TOML: {}", plain(error.message())),
                 label: "here".into(),
                 span: clamp(text, error.span().unwrap_or(0..0)),
-                hint: String::new(),
+                hint: "write `key = value`, with strings in quotes and tables as `[name]`".into(),
             })
             .collect();
         faults.sort_by_key(|fault| fault.span.start);
@@ -38,7 +38,7 @@ fn table_node(text: &str, table: DeTable<'_>, span: Span, depth: usize) -> Resul
             message: format!("tables and lists are nested deeper than {MAX_DEPTH}"),
             label: "too deep".into(),
             span,
-            hint: String::new(),
+            hint: "no profile needs that many levels; was another file meant?".into(),
         });
     }
     let mut entries = Vec::new();

@@ -44,7 +44,9 @@ impl Ui {
         });
         match result.and_then(|()| out.flush()) {
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(Error::failed("writing to standard output failed").because(error))
+                Err(Error::failed("writing to standard output failed")
+                    .because(error)
+                    .hint("make room where it goes, or send it elsewhere"))
             }
             _ => Ok(()),
         }

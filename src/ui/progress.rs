@@ -87,8 +87,11 @@ impl Progress for Bars {
 /// Lines, where there is no terminal: a start, an end, and now and then where a task stands.
 #[derive(Default)]
 pub struct Plain {
-    last: Mutex<HashMap<String, (Instant, Unit, Option<u64>)>>,
+    last: Mutex<HashMap<String, Said>>,
 }
+
+/// When a task last said where it stands, what it counts, and its size.
+type Said = (Instant, Unit, Option<u64>);
 
 /// How often a task that goes on says so, where there is no terminal.
 const EVERY: Duration = Duration::from_secs(10);

@@ -2,7 +2,9 @@
 #![allow(missing_docs, clippy::disallowed_methods)]
 
 mod checks;
+mod cli;
 mod deploy;
 mod imports;
+mod reference;
 mod registry;
 mod support;

@@ -11,11 +11,11 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::write::{Ready, commit, prepare, read_saved, sweep, tidy};
 pub use self::{
     gc::{Collected, gc},
     journal::Journal,
 };
-pub(crate) use self::write::{Ready, commit, prepare, read_saved, sweep, tidy};
 use super::layout::{CURRENT, GENERATIONS, HOST_PROFILE, REPORT, generation};
 use crate::{
     digest::Digest,
@@ -116,7 +116,7 @@ impl<'a> Generations<'a> {
     }
 
     /// Numbers of all there are, oldest first.
-    pub fn numbers(&self) -> Result<Vec<u64>> {
+    pub fn numbers(self) -> Result<Vec<u64>> {
         let entries = self.root.list(GENERATIONS)?;
         let mut numbers: Vec<u64> =
             entries.iter().filter(|entry| entry.is_dir).filter_map(|entry| entry.name.parse().ok()).collect();
@@ -125,17 +125,20 @@ impl<'a> Generations<'a> {
     }
 
     /// The number of the current one.
-    pub fn current_number(&self) -> Result<Option<u64>> {
+    pub fn current_number(self) -> Result<Option<u64>> {
         let Some(target) = self.root.read_link(CURRENT)? else { return Ok(None) };
         let number = target.strip_prefix("generations/").and_then(|number| number.parse().ok());
         number.map(Some).ok_or_else(|| {
-            Error::failed(format!("`{CURRENT}` points to `{}`, which is no generation", target.escape_debug()))
-                .hint(format!("point it to one of `ls {GENERATIONS}`: `ln -sfn generations/N {CURRENT}`"))
+            Error::failed(format!(
+                "`{CURRENT}` points to `{}`, which is no generation",
+                target.escape_debug()
+            ))
+            .hint(format!("point it to one of `ls {GENERATIONS}`: `ln -sfn generations/N {CURRENT}`"))
         })
     }
 
     /// The current one. `None` on a host that was never provisioned.
-    pub fn current(&self) -> Result<Option<Generation>> {
+    pub fn current(self) -> Result<Option<Generation>> {
         self.current_number()?.map(|number| self.load(number)).transpose()
     }
 
@@ -143,7 +146,7 @@ impl<'a> Generations<'a> {
     ///
     /// # Errors
     /// It is not there, was made by a newer bedplate, or cannot be read.
-    pub fn load(&self, number: u64) -> Result<Generation> {
+    pub fn load(self, number: u64) -> Result<Generation> {
         let folder = generation(number);
         if self.root.stat(&folder)?.is_none() {
             return Err(Error::failed(format!("there is no generation {number}"))
@@ -159,7 +162,7 @@ impl<'a> Generations<'a> {
     }
 
     /// How far generation `number` got.
-    pub fn state(&self, number: u64) -> Result<State> {
+    pub fn state(self, number: u64) -> Result<State> {
         let text = self.root.read_text(&format!("{}/state", generation(number)), 64)?.unwrap_or_default();
         match text.trim_end() {
             "pending" => Ok(State::Pending),
@@ -170,7 +173,7 @@ impl<'a> Generations<'a> {
     }
 
     /// Those that a run was working on when it was interrupted, oldest first, the current one not among them.
-    pub fn interrupted(&self, current: Option<u64>) -> Result<Vec<Generation>> {
+    pub fn interrupted(self, current: Option<u64>) -> Result<Vec<Generation>> {
         let mut found = Vec::new();
         for number in self.numbers()? {
             if Some(number) != current && self.state(number)? != State::Committed {
@@ -181,7 +184,7 @@ impl<'a> Generations<'a> {
     }
 
     /// All, oldest first. One that cannot be read is listed as such.
-    pub fn list(&self) -> Result<Vec<Listed>> {
+    pub fn list(self) -> Result<Vec<Listed>> {
         let current = self.current_number()?;
         let one = |number| {
             let loaded: Result<(About, State)> =
@@ -204,7 +207,7 @@ impl<'a> Generations<'a> {
     }
 
     /// The bundle of generation `number`: its profile, lock, deployments and files.
-    pub fn bundle(&self, number: u64) -> Result<Bundle> {
+    pub fn bundle(self, number: u64) -> Result<Bundle> {
         let about: About = self.read_json(number, "about.json")?;
         let bundle = Bundle::from_files(self.bundle_files(number)?)
             .doing(|| format!("reading the bundle of generation {number}"))?;
@@ -214,7 +217,7 @@ impl<'a> Generations<'a> {
         Ok(bundle)
     }
 
-    fn bundle_files(&self, number: u64) -> Result<BTreeMap<String, Vec<u8>>> {
+    fn bundle_files(self, number: u64) -> Result<BTreeMap<String, Vec<u8>>> {
         let folder = format!("{}/bundle", generation(number));
         let mut files = BTreeMap::new();
         self.collect(&folder, "", &mut files)?;
@@ -224,7 +227,7 @@ impl<'a> Generations<'a> {
         Ok(files)
     }
 
-    fn collect(&self, folder: &str, at: &str, files: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
+    fn collect(self, folder: &str, at: &str, files: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
         for entry in self.root.list(folder)? {
             let path = format!("{folder}/{}", entry.name);
             let name = if at.is_empty() { entry.name.clone() } else { format!("{at}/{}", entry.name) };
@@ -252,11 +255,11 @@ impl<'a> Generations<'a> {
     }
 
     /// The realised profile of generation `number`, as JSON.
-    pub fn host_profile(&self, number: u64) -> Result<serde_json::Value> {
+    pub fn host_profile(self, number: u64) -> Result<serde_json::Value> {
         self.read_json(number, HOST_PROFILE)
     }
 
-    fn read_json<T: serde::de::DeserializeOwned>(&self, number: u64, name: &str) -> Result<T> {
+    fn read_json<T: serde::de::DeserializeOwned>(self, number: u64, name: &str) -> Result<T> {
         let path = format!("{}/{name}", generation(number));
         let content = self
             .root
@@ -268,7 +271,7 @@ impl<'a> Generations<'a> {
 
     /// What differs between two generations, a line each: files, directories, Docker's keys, secrets, and
     /// images as the lock tells them apart.
-    pub fn diff(&self, a: u64, b: u64) -> Result<Vec<String>> {
+    pub fn diff(self, a: u64, b: u64) -> Result<Vec<String>> {
         let (old, new) = (self.load(a)?, self.load(b)?);
         let mut lines = Vec::new();
         if old.about.profile != new.about.profile {
@@ -294,10 +297,12 @@ impl<'a> Generations<'a> {
 }
 
 /// `section path: value` of the realised profile, images apart: the lock's own diff tells more of them.
-fn realised(generations: &Generations, number: u64) -> Result<BTreeMap<String, String>> {
+fn realised(generations: Generations, number: u64) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
     if let serde_json::Value::Object(sections) = generations.host_profile(number)? {
-        for (section, value) in sections.into_iter().filter(|(name, _)| name != "images" && name != "generation") {
+        for (section, value) in
+            sections.into_iter().filter(|(name, _)| name != "images" && name != "generation")
+        {
             match value {
                 serde_json::Value::Object(entries) => {
                     for (name, value) in entries {
@@ -314,9 +319,11 @@ fn realised(generations: &Generations, number: u64) -> Result<BTreeMap<String, S
 fn shown(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Object(fields) => {
-            fields.iter().map(|(name, value)| format!("{name} {}", shown(value))).collect::<Vec<_>>().join(", ")
-        }
+        serde_json::Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| format!("{name} {}", shown(value)))
+            .collect::<Vec<_>>()
+            .join(", "),
         other => other.to_string(),
     }
 }

@@ -51,7 +51,10 @@ pub(crate) fn prepare(root: &Root, plan: &Plan, ready: &Ready) -> Result<()> {
     };
     for (name, content) in ready.files {
         if name.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
-            return Err(Error::failed(format!("the bundle has a file with a bad name, `{}`", name.escape_debug())));
+            return Err(Error::failed(format!(
+                "the bundle has a file with a bad name, `{}`",
+                name.escape_debug()
+            )));
         }
         let path = format!("{fresh}/bundle/{name}");
         if let Some((parent, _)) = path.rsplit_once('/') {
@@ -76,14 +79,15 @@ fn save_contents(root: &Root, record: &Record, folder: &str) -> Result<()> {
             continue;
         }
         root.make_dir(&saved, 0o700, Owner::current())?;
-        let content = match read_saved(root, digest)? {
-            Some(content) => Some(content),
-            None => from_host(root, record, digest)?,
-        };
-        match content {
-            Some(content) => root.write(&target, &content, 0o600, Owner::current())?,
+        let mut content = read_saved(root, digest)?;
+        if content.is_none() {
+            content = from_host(root, record, digest)?;
+        }
+        if let Some(content) = content {
+            root.write(&target, &content, 0o600, Owner::current())?;
+        } else {
             // It was lost earlier; what it would be needed for says so when it comes to that.
-            None => tracing::warn!("the saved content {digest} is gone"),
+            tracing::warn!("the saved content {digest} is gone");
         }
     }
     Ok(())
@@ -120,11 +124,15 @@ pub(crate) fn tidy(root: &Root, keep: u64) -> Result<()> {
     let generations = Generations::new(root);
     let current = generations.current_number()?;
     for number in generations.numbers()? {
-        if number == keep || Some(number) == current {
+        if number == keep {
             continue;
         }
         match generations.state(number)? {
             State::Committed => {}
+            // Killed between the link, which commits, and what follows it.
+            _ if Some(number) == current => {
+                settle(root, number, &generations.load(number)?.record.settled())?;
+            }
             State::Switching => set_state(root, number, State::Committed)?,
             State::Pending => remove(root, number)?,
         }
@@ -158,7 +166,12 @@ pub(crate) fn remove(root: &Root, number: u64) -> Result<()> {
 }
 
 pub(crate) fn set_state(root: &Root, number: u64, state: State) -> Result<()> {
-    root.write(&format!("{}/state", generation(number)), format!("{state}\n").as_bytes(), 0o600, Owner::current())
+    root.write(
+        &format!("{}/state", generation(number)),
+        format!("{state}\n").as_bytes(),
+        0o600,
+        Owner::current(),
+    )
 }
 
 /// Makes the generation the current one. The link is the commit: before it the host counts as at the old
@@ -166,8 +179,19 @@ pub(crate) fn set_state(root: &Root, number: u64, state: State) -> Result<()> {
 pub(crate) fn commit(root: &Root, number: u64, record: &Record, realised: &serde_json::Value) -> Result<()> {
     let folder = generation(number);
     let owner = Owner::current();
-    root.write(&format!("{folder}/{HOST_PROFILE}"), &to_json(realised, "the realised profile")?, 0o600, owner)?;
+    root.write(
+        &format!("{folder}/{HOST_PROFILE}"),
+        &to_json(realised, "the realised profile")?,
+        0o600,
+        owner,
+    )?;
     root.symlink(&format!("generations/{number}"), CURRENT)?;
-    root.write(&format!("{folder}/record.json"), &to_json(record, "the record")?, 0o600, owner)?;
+    settle(root, number, record)
+}
+
+/// Takes out of a committed generation's record what was only there while its run was on its way.
+fn settle(root: &Root, number: u64, record: &Record) -> Result<()> {
+    let path = format!("{}/record.json", generation(number));
+    root.write(&path, &to_json(record, "the record")?, 0o600, Owner::current())?;
     set_state(root, number, State::Committed)
 }

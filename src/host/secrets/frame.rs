@@ -74,15 +74,17 @@ impl Frame {
         // Large enough not to be moved while it is filled, which would leave copies behind.
         let size: usize = wire.secrets.iter().map(|(name, value)| name.len() + 6 * value.len() + 16).sum();
         let mut line = Zeroizing::new(Vec::with_capacity(size + 4096 * (wire.registries.len() + 1)));
-        serde_json::to_writer(&mut *line, &wire).map_err(|_| Error::failed("encoding secrets for the host"))?;
+        serde_json::to_writer(&mut *line, &wire)
+            .map_err(|_| Error::failed("encoding secrets for the host"))?;
         line.push(b'\n');
         Ok(line)
     }
 
     /// Reads what [`Frame::encode`] wrote. An error says nothing of the content.
     pub fn decode(line: &[u8]) -> Result<Self> {
-        let mut wire: Wire = serde_json::from_slice(line)
-            .map_err(|_| Error::failed("the secrets on standard input are not in the form this bedplate reads"))?;
+        let mut wire: Wire = serde_json::from_slice(line).map_err(|_| {
+            Error::failed("the secrets on standard input are not in the form this bedplate reads")
+        })?;
         if wire.version != 1 {
             return Err(Error::failed("the secrets on standard input come from another version of bedplate"));
         }

@@ -135,8 +135,10 @@ fn value_of(name: &str, content: Zeroizing<Vec<u8>>) -> Result<SecretString> {
 fn folder(root: &Root) -> Result<()> {
     let kind = root.file_system(SECRETS)?;
     if kind != "tmpfs" && kind != "ramfs" {
-        return Err(Error::failed(format!("`{SECRETS}` would be on {kind}, and secrets are held on tmpfs alone"))
-            .hint(format!("mount a tmpfs there: `mount -t tmpfs -o mode=0700 tmpfs {SECRETS}`")));
+        return Err(Error::failed(format!(
+            "`{SECRETS}` would be on {kind}, and secrets are held on tmpfs alone"
+        ))
+        .hint(format!("mount a tmpfs there: `mount -t tmpfs -o mode=0700 tmpfs {SECRETS}`")));
     }
     if root.stat(RUN)?.is_none() {
         root.make_dir(RUN, 0o755, Owner::ROOT)?;
@@ -156,7 +158,7 @@ pub(crate) async fn keep(root: &Root, id: &str, value: &SecretString) -> Result<
     let sealed = Command::new("systemd-creds")
         .args(["encrypt", &format!("--name={id}"), "-", "-"])
         .stdin_bytes(value.expose_secret().as_bytes().to_vec())
-        .timeout(Duration::from_secs(60))
+        .timeout(Duration::from_mins(1))
         .check()
         .await
         .doing(|| format!("encrypting secret `{id}` to this host"))?;
@@ -173,7 +175,7 @@ async fn unseal(root: &Root, id: &str) -> Result<SecretString> {
     let mut open = Command::new("systemd-creds")
         .args(["decrypt", &format!("--name={id}"), "-", "-"])
         .stdin_bytes(sealed)
-        .timeout(Duration::from_secs(60))
+        .timeout(Duration::from_mins(1))
         .check()
         .await
         .doing(|| format!("decrypting credential `{id}`; it opens only on the host it was made on"))?;
@@ -270,7 +272,7 @@ pub fn status(root: &Root, profile: &Profile) -> Result<Vec<Status>> {
                 name: name.clone(),
                 source,
                 present: stat.is_some(),
-                shut: stat.is_some_and(|stat| stat.mode & 0o377 == 0 && stat.uid == 0),
+                shut: stat.is_some_and(|stat| stat.mode == 0o400 && stat.uid == 0),
                 kept: root.stat(&credential_file(id)?)?.is_some(),
             })
         })

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long a command may take that prints a secret.
-const COMMAND: Duration = Duration::from_secs(60);
+const COMMAND: Duration = Duration::from_mins(1);
 
 /// Values that were found, and why others were not.
 #[derive(Debug, Default)]
@@ -69,9 +69,7 @@ async fn one(
 ) -> Result<Found> {
     match source {
         SecretSource::Env(variable) => match environment.get(variable).filter(|value| !value.is_empty()) {
-            Some(value) => {
-                value_of(name, Zeroizing::new(value.clone().into_bytes())).map(Found::Value)
-            }
+            Some(value) => value_of(name, Zeroizing::new(value.clone().into_bytes())).map(Found::Value),
             None => Ok(Found::No(format!("`{variable}` is not set here"))),
         },
         SecretSource::File(path) => {
@@ -96,7 +94,9 @@ async fn one(
                 command = command.arg_hidden(argument);
             }
             let mut output =
-                command.check().await.doing(|| format!("running the command of secret `{name}`"))?;
+                command.check().await.doing(|| format!("running the command of secret `{name}`")).map_err(|error| {
+                    error.hint("run that command by hand: what it says is not shown here, it may hold the secret")
+                })?;
             let content = Zeroizing::new(std::mem::take(&mut output.stdout));
             value_of(name, trimmed(content)).map(Found::Value)
         }
@@ -117,31 +117,30 @@ fn trimmed(mut content: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
 /// A file of the operator's that nobody else may read. `None`: it is not there.
 fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let shown = path.display();
-    match std::fs::symlink_metadata(path) {
+    let seen = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::failed(format!("reading `{shown}`")).because(error)),
-        Ok(seen) if seen.file_type().is_symlink() => {
-            return Err(Error::failed(format!("`{shown}` is a link, and a secret's file must not be"))
-                .hint("name the file itself in the profile"));
-        }
-        Ok(seen) => {
-            let (mut file, _) = files::open_input(path)?;
-            // What was opened decides, and it must be what was looked at.
-            let opened = file.metadata().doing(|| format!("reading `{shown}`"))?;
-            if (opened.dev(), opened.ino()) != (seen.dev(), seen.ino()) {
-                return Err(Error::failed(format!("`{shown}` was replaced while it was read"))
-                    .hint("run the command again"));
-            }
-            check_mode(&shown.to_string(), opened.permissions().mode())?;
-            let mut content = Zeroizing::new(Vec::new());
-            (&mut file).take(MAX_SIZE + 3).read_to_end(&mut content).doing(|| format!("reading `{shown}`"))?;
-            Ok(Some(content))
-        }
+        seen => seen.doing(|| format!("reading `{shown}`"))?,
+    };
+    if seen.file_type().is_symlink() {
+        return Err(Error::failed(format!("`{shown}` is a link, and a secret's file must not be"))
+            .hint("name the file itself in the profile"));
     }
+    let (mut file, _) = files::open_input(path)?;
+    // What was opened decides, and it must be what was looked at.
+    let opened = file.metadata().doing(|| format!("reading `{shown}`"))?;
+    if (opened.dev(), opened.ino()) != (seen.dev(), seen.ino()) {
+        return Err(
+            Error::failed(format!("`{shown}` was replaced while it was read")).hint("run the command again")
+        );
+    }
+    check_mode(&shown.to_string(), opened.permissions().mode() & 0o7777)?;
+    let mut content = Zeroizing::new(Vec::new());
+    (&mut file).take(MAX_SIZE + 3).read_to_end(&mut content).doing(|| format!("reading `{shown}`"))?;
+    Ok(Some(content))
 }
 
 fn check_mode(path: &str, mode: u32) -> Result<()> {
-    if mode & 0o077 == 0 {
+    if mode.trailing_zeros() >= 6 {
         return Ok(());
     }
     Err(Error::failed(format!("`{path}` holds a secret and others may open it: mode {:04o}", mode & 0o7777))

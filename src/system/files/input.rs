@@ -30,9 +30,11 @@ pub fn open_input(path: &Path) -> Result<(File, u64)> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let fd = openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
         Errno::NOENT => missing(path),
-        Errno::NOTDIR => Error::usage(format!("reading `{shown}`: a part of the path is not a directory")),
-        Errno::LOOP => Error::usage(format!("reading `{shown}`: links go in a circle")),
-        Errno::NXIO => Error::usage(format!("reading `{shown}`: it is not a regular file")),
+        Errno::NOTDIR => Error::usage(format!("reading `{shown}`: a part of the path is not a directory"))
+            .hint(format!("see where it goes: `namei -l {shown}`")),
+        Errno::LOOP => Error::usage(format!("reading `{shown}`: links go in a circle"))
+            .hint(format!("see where it goes: `namei -l {shown}`")),
+        Errno::NXIO => not_regular(path),
         error => failure("reading", path, error),
     })?;
     let file = File::from(fd);
@@ -41,9 +43,14 @@ pub fn open_input(path: &Path) -> Result<(File, u64)> {
         return Err(Error::usage(format!("reading `{shown}`: it is a directory")).hint("name a file in it"));
     }
     if !meta.is_file() {
-        return Err(Error::usage(format!("reading `{shown}`: it is not a regular file")));
+        return Err(not_regular(path));
     }
     Ok((file, meta.len()))
+}
+
+fn not_regular(path: &Path) -> Error {
+    Error::usage(format!("reading `{}`: it is not a regular file", path.display()))
+        .hint("name a plain file: pipes and devices are not read")
 }
 
 fn missing(path: &Path) -> Error {
@@ -62,7 +69,10 @@ fn missing(path: &Path) -> Error {
 /// Usage errors for a missing path, a directory, a device, and a file larger than `limit`.
 pub fn read_input(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let (file, size) = open_input(path)?;
-    let too_large = || Error::usage(format!("reading `{}`: it is larger than {limit} bytes", path.display()));
+    let too_large = || {
+        Error::usage(format!("reading `{}`: it is larger than {limit} bytes", path.display()))
+            .hint("no such file is that large: check that the right one is named")
+    };
     if size > limit {
         return Err(too_large());
     }

@@ -64,6 +64,20 @@ impl HostLock {
     }
 }
 
+/// An error where another process holds the lock at `path`; changes nothing.
+///
+/// # Errors
+/// As [`HostLock::acquire`] for a lock that is held.
+pub fn refuse_held(root: &Root, path: &str) -> Result<()> {
+    let Some((file, _)) = root.open_file(path)? else { return Ok(()) };
+    let fd = OwnedFd::from(file);
+    match flock(&fd, FlockOperation::NonBlockingLockShared) {
+        Err(Errno::WOULDBLOCK) => Err(held(&fd)),
+        // Dropped with the descriptor, before anyone could meet it.
+        _ => Ok(()),
+    }
+}
+
 impl Drop for HostLock {
     fn drop(&mut self) {
         // The lock itself goes with the descriptor; the text is only for people.

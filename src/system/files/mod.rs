@@ -20,7 +20,7 @@ pub use self::{
         absolute, exists, is_dir, list_input, make_dir, make_private_dir, open_input, read_input, read_text,
         write_output,
     },
-    lock::HostLock,
+    lock::{HostLock, refuse_held},
     pending::Pending,
     root::Root,
 };
