@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Context, args, gate, inputs, later, report, subject, subject::Held};
+use super::{Context, args, gate, inputs, report, subject, subject::Held};
 use crate::{
     check::{
         self,
@@ -22,9 +22,6 @@ use crate::{
 
 /// Runs `up`.
 pub fn run(context: &Context, args: &args::Up) -> Result<u8> {
-    if args.dry_run {
-        return later::refuse("up --dry-run", "`bedplate render -f FILE` shows what would run");
-    }
     let (text, deployment) = inputs::deployment(context, &args.file)?;
     let options = Options { wait: !args.no_wait, timeout: Duration::from_secs(args.timeout) };
     let root = subject::host_root()?;

@@ -18,7 +18,9 @@ const PROVISION: [&str; 4] = ["provision", "p", "--root", "root"];
 fn files(value: u32) -> String {
     let mut more = String::from("[[mount]]\npath = \"/data/minerhome\"\nmode = \"0700\"\n");
     for number in 0..30 {
-        more.push_str(&format!("[[file]]\npath = \"/etc/many/{number}/a.conf\"\ncontent = \"value = {value}\"\n"));
+        more.push_str(&format!(
+            "[[file]]\npath = \"/etc/many/{number}/a.conf\"\ncontent = \"value = {value}\"\n"
+        ));
     }
     profile("", &more)
 }
