@@ -41,7 +41,7 @@ fn wrong_profiles() -> Vec<(String, Vec<&'static str>, &'static str)> {
         ),
         (
             profile("", &format!("[secrets]\nX = {{ command = [\"echo\", \"{TOKEN}\"] }}")),
-            vec!["secret"],
+            vec!["`secrets.X.command` holds what looks like a secret"],
             "",
         ),
         (profile(&format!("vllm = \"x/y:{TOKEN}\""), ""), vec!["`images.vllm`"], ""),
@@ -70,6 +70,7 @@ fn wrong_profiles() -> Vec<(String, Vec<&'static str>, &'static str)> {
 #[test]
 fn a_wrong_profile_is_refused_by_every_verb() {
     for (text, says, hint) in wrong_profiles() {
+        println!("{}", text.rsplit_once("[images]").unwrap().1);
         let place = Place::new();
         place.put("profiles/p.toml", &text);
         for verb in [&["lock", "p"][..], &["-vv", "lock", "p", "--check"], &["provision", "p", "--root", "home"]] {
@@ -107,8 +108,8 @@ fn wrong_deployments() -> Vec<(String, Vec<&'static str>, &'static str)> {
         ("publish: 0.0.0.0".into(), vec!["publish"], "api_key"),
         (
             "custom_service:\n  image: a:1\n  volumes: [\"/data/a:/x\", \"/data/a:/x\"]".into(),
-            vec!["custom_service"],
-            "",
+            vec!["two volumes are mounted at `/x`"],
+            "keep one",
         ),
         ("--- \nname: two".into(), vec!["document"], ""),
         ("name: again".into(), vec!["name"], ""),
@@ -118,6 +119,7 @@ fn wrong_deployments() -> Vec<(String, Vec<&'static str>, &'static str)> {
 #[test]
 fn a_wrong_deployment_is_refused_by_every_verb() {
     for (lines, says, hint) in wrong_deployments() {
+        println!("{lines}");
         let place = Place::with("", "");
         place.put("deployments/d.yaml", format!("name: d\nengine: vllm\nmodel: a/b\n{lines}\n"));
         place.put(
