@@ -163,11 +163,11 @@ pub fn shown(context: &Context, path: &Path) -> String {
 
 /// UTF-8 text of a file that was read.
 pub fn text_of<'a>(shown: &str, content: &'a [u8]) -> Result<&'a str> {
-    std::str::from_utf8(content)
-        .map_err(|error| {
-            let offset = error.valid_up_to();
-            Error::usage(format!("reading `{shown}`: byte {offset} is not valid UTF-8")).hint("save the file as UTF-8")
-        })
+    std::str::from_utf8(content).map_err(|error| {
+        let offset = error.valid_up_to();
+        Error::usage(format!("reading `{shown}`: byte {offset} is not valid UTF-8"))
+            .hint("save the file as UTF-8")
+    })
 }
 
 /// A deployment file the user named: its text and what it says.

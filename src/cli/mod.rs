@@ -131,7 +131,8 @@ fn log(verbose: u8) {
     };
     // Headers of requests hold credentials: the HTTP libraries stay silent.
     let filter = tracing_subscriber::EnvFilter::new(format!("warn,bedplate={level}"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter)
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .try_init();

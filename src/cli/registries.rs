@@ -26,7 +26,8 @@ pub fn client(context: &Context) -> Client {
             (host.clone(), settings)
         })
         .collect();
-    let mut config = ClientConfig { registries, docker_config: docker_config(context), ..ClientConfig::default() };
+    let mut config =
+        ClientConfig { registries, docker_config: docker_config(context), ..ClientConfig::default() };
     if let Some(seconds) = context.config.timeout_seconds {
         let limit = Duration::from_secs(seconds);
         (config.connect_timeout, config.response_timeout, config.stall_timeout) = (limit, limit, limit);

@@ -128,7 +128,12 @@ impl Builder<'_> {
                     ));
                 };
                 if self.nodes + count > MAX_NODES {
-                    return Err(fault(span, "aliases make the file too large", "filled in here", "write the values out instead"));
+                    return Err(fault(
+                        span,
+                        "aliases make the file too large",
+                        "filled in here",
+                        "write the values out instead",
+                    ));
                 }
                 if self.open.len() + height > MAX_DEPTH {
                     return Err(too_deep(span));
@@ -153,7 +158,12 @@ impl Builder<'_> {
     fn add(&mut self, node: Node, anchor: usize) -> Result<(), Fault> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
-            return Err(fault(node.span, "the file holds too many values", "", "a deployment is a short text; was another file meant?"));
+            return Err(fault(
+                node.span,
+                "the file holds too many values",
+                "",
+                "a deployment is a short text; was another file meant?",
+            ));
         }
         if anchor > 0 {
             self.anchors.insert(anchor, (node.clone(), node.count(), node.height()));
@@ -230,7 +240,12 @@ impl Builder<'_> {
 }
 
 fn too_deep(span: Span) -> Fault {
-    fault(span, &format!("tables and lists are nested deeper than {MAX_DEPTH}"), "too deep", "no deployment needs that many levels; was another file meant?")
+    fault(
+        span,
+        &format!("tables and lists are nested deeper than {MAX_DEPTH}"),
+        "too deep",
+        "no deployment needs that many levels; was another file meant?",
+    )
 }
 
 /// Resolves a plain scalar by YAML 1.2's core schema (section 10.3.2).

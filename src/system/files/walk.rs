@@ -151,8 +151,9 @@ pub(super) fn link(at: &OwnedFd, name: &str, shown: &Path) -> Error {
 pub(super) fn open_place(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
-        Errno::NOTDIR => Error::usage(format!("`{}` is not a directory", path.display()))
-            .hint("name a directory"),
+        Errno::NOTDIR => {
+            Error::usage(format!("`{}` is not a directory", path.display())).hint("name a directory")
+        }
         Errno::NOENT => Error::usage(format!("directory `{}` does not exist", path.display()))
             .hint(format!("check the spelling, or make it: `mkdir -p {}`", path.display())),
         error => failure("opening", path, error),

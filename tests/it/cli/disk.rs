@@ -11,7 +11,8 @@ impl Small {
     fn mount(at: PathBuf, kilobytes: u32) -> Self {
         fs::create_dir_all(&at).unwrap();
         let size = format!("size={kilobytes}k");
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(&at).status().unwrap();
+        let done =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(&at).status().unwrap();
         assert!(done.success(), "mounting a tmpfs failed: run this test as root");
         Self(at)
     }
@@ -35,7 +36,11 @@ fn a_lock_that_does_not_fit_leaves_the_old_one() {
     let small = Small::mount(place.at("profiles"), 64);
     place.put("profiles/p.toml", super::profile("", ""));
     place.run(["lock", "p"]).exits(0);
-    place.edit("profiles/p.toml", "gpu-access = \"none\"", "gpu-access = \"none\"\n\n[checks]\ndisk-free-gib = 7");
+    place.edit(
+        "profiles/p.toml",
+        "gpu-access = \"none\"",
+        "gpu-access = \"none\"\n\n[checks]\ndisk-free-gib = 7",
+    );
     small.fill();
     place.refuses(["lock", "p"], 1, &["profiles/p.lock`", "no space left"], "df -h");
     place.refuses(["bundle", "p", "-o", "profiles/x.tar"], 4, &["stale"], "bedplate lock");

@@ -52,7 +52,10 @@ async fn a_tag_that_moved() {
     let json = place.run(["lock", "p", "--check", "--update-all", "--format", "json"]).exits(4).json();
     assert_eq!(json["moved"][0]["name"], "a", "{json}");
     place.run(["lock", "p", "--check", "--update", "image:b"]).exits(0);
-    place.run(["lock", "p", "--check", "--update", "image:a", "--diff"]).exits(4).prints("entrypoint changed");
+    place
+        .run(["lock", "p", "--check", "--update", "image:a", "--diff"])
+        .exits(4)
+        .prints("entrypoint changed");
     assert_eq!(before, place.snapshot(), "`--check` writes nothing");
 
     let ran = place.run(["lock", "p", "--update", "image:b"]);
@@ -97,17 +100,26 @@ async fn an_image_that_cannot_run_here_is_locked_and_refused() {
 async fn bundles_are_the_same_bytes() {
     let (_registry, place) = registry().await;
     place.put("deployments/d.yaml", "name: d\nengine: vllm\nmodel: a/b\n");
-    place.edit("profiles/p.toml", "[images]\na =", "[deploy]\ndeployments = [\"../deployments/d.yaml\"]\n\n[images]\nvllm =");
+    place.edit(
+        "profiles/p.toml",
+        "[images]\na =",
+        "[deploy]\ndeployments = [\"../deployments/d.yaml\"]\n\n[images]\nvllm =",
+    );
     place.run(["lock", "p"]).exits(0);
     let one = place.run(["bundle", "p", "-o", "one.tar"]);
     one.exits(0).prints("sha256:");
     // Times and modes of the sources are not part of it.
     let text = place.text("profiles/p.toml");
     place.put("profiles/p.toml", &text);
-    std::fs::set_permissions(place.at("profiles/p.lock"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(
+        place.at("profiles/p.lock"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )
+    .unwrap();
     let two = place.run(["bundle", "p", "-o", "two.tar", "--format", "json"]);
     let json = two.exits(0).json();
-    let (one_tar, two_tar) = (std::fs::read(place.at("one.tar")).unwrap(), std::fs::read(place.at("two.tar")).unwrap());
+    let (one_tar, two_tar) =
+        (std::fs::read(place.at("one.tar")).unwrap(), std::fs::read(place.at("two.tar")).unwrap());
     assert_eq!(one_tar, two_tar);
     assert_eq!(json["bundle"], one.out.trim());
     assert_eq!(json["bytes"], one_tar.len());
@@ -143,7 +155,9 @@ fn a_manual_page_for_every_verb() {
     let place = Place::new();
     place.run(["man", "--output", "man"]).exits(0).says("pages into `man`");
     let pages = snapshot(&place.at("man"));
-    for page in ["bedplate.1", "bedplate-lock.1", "bedplate-toolkit-verify.1", "bedplate-generations-switch.1"] {
+    for page in
+        ["bedplate.1", "bedplate-lock.1", "bedplate-toolkit-verify.1", "bedplate-generations-switch.1"]
+    {
         assert!(pages.contains_key(page), "{page} is not in {:?}", pages.keys());
         assert!(place.text(&format!("man/{page}")).contains(".TH"), "{page}");
     }

@@ -66,7 +66,10 @@ fn a_port_that_is_taken() {
     let place = place();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    place.put("deployments/d.yaml", format!("name: d\nengine: vllm\nmodel: a/b\nport: {port}\nimage: 127.0.0.1:1/a:1\n"));
+    place.put(
+        "deployments/d.yaml",
+        format!("name: d\nengine: vllm\nmodel: a/b\nport: {port}\nimage: 127.0.0.1:1/a:1\n"),
+    );
     let arguments = ["doctor", "p", "-f", "deployments/d.yaml", "--format", "json"];
     let json = place.run(arguments).exits(3).json();
     let ports = finding(&json, "host.ports");
@@ -75,7 +78,11 @@ fn a_port_that_is_taken() {
     assert!(because.contains(&port.to_string()) && because.contains("`d`"), "{because}");
     assert!(because.contains(&format!("pid {}", std::process::id())), "{because}");
     assert!(ports["next"].as_str().unwrap().contains(&port.to_string()), "{ports}");
-    place.run(["doctor", "p", "-f", "deployments/d.yaml"]).exits(3).prints("FAIL     host.ports").prints("next: ");
+    place
+        .run(["doctor", "p", "-f", "deployments/d.yaml"])
+        .exits(3)
+        .prints("FAIL     host.ports")
+        .prints("next: ");
     drop(listener);
     let json = place.run(arguments).json();
     assert_eq!(finding(&json, "host.ports")["outcome"], "pass", "{json}");
@@ -83,7 +90,10 @@ fn a_port_that_is_taken() {
 
 #[test]
 fn a_host_that_was_never_provisioned() {
-    assert!(!std::path::Path::new("/var/lib/bedplate/current").exists(), "this machine was provisioned: use another");
+    assert!(
+        !std::path::Path::new("/var/lib/bedplate/current").exists(),
+        "this machine was provisioned: use another"
+    );
     let place = place();
     place.put("deployments/d.yaml", "name: d\nengine: vllm\nmodel: a/b\nimage: 127.0.0.1:1/a:1\n");
     let here = std::env::temp_dir();

@@ -100,7 +100,11 @@ fn literals_of_an_old_file_move_to_private_files() {
     place.run(["render", "-f", "deployments/old.yaml"]).exits(0).prints("HF_TOKEN");
     let ran = place.run(["secret", "check", "old"]);
     ran.says("`MINER_TOKEN` is not set here");
-    assert!(!ran.err.contains("HF_TOKEN") && !ran.err.contains("WANDB_API_KEY"), "they are found: {}", ran.err);
+    assert!(
+        !ran.err.contains("HF_TOKEN") && !ran.err.contains("WANDB_API_KEY"),
+        "they are found: {}",
+        ran.err
+    );
     // A second time nothing is overwritten unasked.
     place.refuses(["init", "--from", "old.yaml"], 2, &["is there already"], "--force");
 }

@@ -8,7 +8,8 @@ use crate::support::{
 
 /// A profile `p` with one locked image; the registry is gone.
 async fn locked() -> Place {
-    let server = Faulty::start(Content::image("a", "1", &ImageSpec::default().build()), Box::new(|_, _| None)).await;
+    let server =
+        Faulty::start(Content::image("a", "1", &ImageSpec::default().build()), Box::new(|_, _| None)).await;
     let place = Place::with(&format!("vllm = \"{}/a:1\"", server.host), "");
     place.run(["lock", "p"]).exits(0).says("locked 1 image");
     place
@@ -91,7 +92,11 @@ async fn a_stale_lock_names_what_changed() {
     place.edit("profiles/p.toml", "[host]", "# a remark\n[host]");
     place.run(["lock", "p", "--check"]).exits(0);
     place.put("deployments/d.yaml", "name: d\nengine: vllm\nmodel: a/b\n");
-    place.edit("profiles/p.toml", "[images]", "[deploy]\ndeployments = [\"../deployments/d.yaml\"]\n[images]");
+    place.edit(
+        "profiles/p.toml",
+        "[images]",
+        "[deploy]\ndeployments = [\"../deployments/d.yaml\"]\n[images]",
+    );
     let stale = ["`p.toml` changed since it was locked", "`../deployments/d.yaml` is new"];
     for verb in [&["provision", "p", "--root", "home"][..], &["bundle", "p", "-o", "x.tar"]] {
         place.refuses(verb.iter().copied(), 4, &stale, "bedplate lock profiles/p.toml");
@@ -112,6 +117,11 @@ fn no_lock() {
     let place = Place::new();
     place.put("profiles/p.toml", profile("", ""));
     for verb in &READERS[1..] {
-        place.refuses(verb.iter().copied(), 4, &["`profiles/p.toml` has no lock"], "bedplate lock profiles/p.toml");
+        place.refuses(
+            verb.iter().copied(),
+            4,
+            &["`profiles/p.toml` has no lock"],
+            "bedplate lock profiles/p.toml",
+        );
     }
 }

@@ -23,11 +23,19 @@ fn wrong_profiles() -> Vec<(String, Vec<&'static str>, &'static str)> {
     vec![
         (profile("", "[checks]\ndisk-free-gb = 1"), vec!["unknown key `disk-free-gb`"], "`disk-free-gib`"),
         (profile("", "[chekcs]\n"), vec!["`chekcs`"], "did you mean `checks`?"),
-        (profile("", "[checks]\ndisk-free-gib = \"10\""), vec!["is a string, wanted a whole number"], "write a whole number"),
+        (
+            profile("", "[checks]\ndisk-free-gib = \"10\""),
+            vec!["is a string, wanted a whole number"],
+            "write a whole number",
+        ),
         (profile("", "[deploy]\ndeployments = \"x.yaml\""), vec!["is a string, wanted a list"], "brackets"),
         (private("0700", "0777"), vec!["mode `0777` of a private file"], "0600"),
         (private("0777", "0600"), vec!["mode `0777` of a directory that holds private files"], "0700"),
-        (mounts("/data", "/data/huggingface"), vec!["`/data/huggingface` and `/data`", "overlap"], "one mount"),
+        (
+            mounts("/data", "/data/huggingface"),
+            vec!["`/data/huggingface` and `/data`", "overlap"],
+            "one mount",
+        ),
         (mounts("/data", "/data"), vec!["`/data` and `/data`", "overlap"], "one mount"),
         (
             profile("", &format!("[secrets]\nHF_TOKEN = \"{TOKEN}\"")),
@@ -48,22 +56,26 @@ fn wrong_profiles() -> Vec<(String, Vec<&'static str>, &'static str)> {
         // The line that does not parse is the one with the token.
         (profile("", &format!("[secrets]\nHF_TOKEN = \"{TOKEN}")), vec!["not valid TOML"], ""),
         (profile("", &format!("[secrets]\nHF_TOKEN = {TOKEN}")), vec!["not valid TOML"], ""),
-        (profile("vllm = \"vllm/vllm-openai:latest\"", ""), vec!["`images.vllm` has a floating tag"], "floating = true"),
-        (profile("vllm = \"Not An Image\"", ""), vec!["`images.vllm`"], ""),
+        (
+            profile("vllm = \"vllm/vllm-openai:latest\"", ""),
+            vec!["`images.vllm` has a floating tag"],
+            "floating = true",
+        ),
+        (
+            profile("vllm = \"Not An Image\"", ""),
+            vec!["`Not An Image` is not an image reference"],
+            "registry.example",
+        ),
         (profile("", "").replace("schema = 1", "schema = 9"), vec!["newer bedplate"], "update bedplate"),
         (profile("", "").replace("schema = 1", ""), vec!["`schema` is missing"], "schema = 1"),
         (profile("", "").replace("\"debian\"", "\"gentoo\""), vec!["gentoo"], "debian"),
+        (profile("", "[[mount]]\npath = \"data/../etc\"\nmode = \"0700\""), vec!["data/../etc"], ""),
         (
-            profile("", "[[mount]]\npath = \"data/../etc\"\nmode = \"0700\""),
-            vec!["data/../etc"],
-            "",
-        ),
-        (profile("", "[deploy]\ndeployments = [\"../deployments/none.yaml\"]"), vec!["none.yaml"], "spelling"),
-        (
-            profile("", "[[file]]\npath = \"/etc/x\"\nsource = \"none.conf\""),
-            vec!["none.conf"],
+            profile("", "[deploy]\ndeployments = [\"../deployments/none.yaml\"]"),
+            vec!["none.yaml"],
             "spelling",
         ),
+        (profile("", "[[file]]\npath = \"/etc/x\"\nsource = \"none.conf\""), vec!["none.conf"], "spelling"),
     ]
 }
 
@@ -73,7 +85,9 @@ fn a_wrong_profile_is_refused_by_every_verb() {
         println!("{}", text.rsplit_once("[images]").unwrap().1);
         let place = Place::new();
         place.put("profiles/p.toml", &text);
-        for verb in [&["lock", "p"][..], &["-vv", "lock", "p", "--check"], &["provision", "p", "--root", "home"]] {
+        for verb in
+            [&["lock", "p"][..], &["-vv", "lock", "p", "--check"], &["provision", "p", "--root", "home"]]
+        {
             place.refuses(verb.iter().copied(), 2, &says, hint);
         }
         for verb in [&["bundle", "p", "-o", "x.tar"][..], &["secret", "check", "p"], &["doctor", "p"]] {
@@ -98,11 +112,23 @@ fn wrong_deployments() -> Vec<(String, Vec<&'static str>, &'static str)> {
         ("port: [8001]".into(), vec!["`port` is a list"], "write a whole number"),
         ("port: 70000".into(), vec!["`port`"], ""),
         ("extra_args: --a".into(), vec!["`extra_args` is a string"], "brackets"),
-        (format!("hf_token_env: {TOKEN}"), vec!["`hf_token_env` is not a secret's name"], "hf_token_env: HF_TOKEN"),
-        (format!("env:\n  HF_TOKEN: {TOKEN}"), vec!["`env.HF_TOKEN` holds a literal secret"], "bedplate init --from"),
+        (
+            format!("hf_token_env: {TOKEN}"),
+            vec!["`hf_token_env` is not a secret's name"],
+            "hf_token_env: HF_TOKEN",
+        ),
+        (
+            format!("env:\n  HF_TOKEN: {TOKEN}"),
+            vec!["`env.HF_TOKEN` holds a literal secret"],
+            "bedplate init --from",
+        ),
         (format!("env:\n  X: {TOKEN}"), vec!["`env.X` holds a literal secret"], "secret:X"),
         (format!("api_key: {TOKEN}"), vec!["`api_key`"], "secret:"),
-        (format!("extra_args: [--hf-token={TOKEN}]"), vec!["`extra_args` holds a literal secret"], "secret:NAME"),
+        (
+            format!("extra_args: [--hf-token={TOKEN}]"),
+            vec!["`extra_args` holds a literal secret"],
+            "secret:NAME",
+        ),
         (format!("env: {{X: {TOKEN}"), vec!["not valid YAML"], ""),
         (format!("\tenv: {TOKEN}"), vec!["YAML"], ""),
         ("publish: 0.0.0.0".into(), vec!["publish"], "api_key"),
@@ -141,7 +167,8 @@ fn a_wrong_deployment_is_refused_by_every_verb() {
 fn what_an_engine_is_for() {
     let place = Place::with("vllm = \"127.0.0.1:1/a:1\"", "");
     place.put("deployments/d.yaml", "name: d\nengine: vllm\nmodel: a/b\n");
-    let arguments = ["runtime", "prepare", "--profile", "p", "--engine", "sglang", "-f", "deployments/d.yaml"];
+    let arguments =
+        ["runtime", "prepare", "--profile", "p", "--engine", "sglang", "-f", "deployments/d.yaml"];
     place.refuses(arguments, 2, &["deployment `d` is for vllm, not sglang"], "--engine vllm");
     let arguments = ["runtime", "prepare", "--profile", "p", "--engine", "vllm"];
     place.refuses(arguments, 2, &["no such deployment"], "-f DEPLOYMENT");

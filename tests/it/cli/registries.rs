@@ -82,7 +82,8 @@ async fn a_login_that_is_missing_or_wrong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_docker_configuration_that_cannot_be_read() {
-    let (_server, place) = faulty(Box::new(|_, _| Some(with(status(401, ""), "www-authenticate", "Basic realm=\"x\"")))).await;
+    let (_server, place) =
+        faulty(Box::new(|_, _| Some(with(status(401, ""), "www-authenticate", "Basic realm=\"x\"")))).await;
     for text in ["{", "[]", "{\"auths\": {\"x\": {\"auth\": 7}}}"] {
         place.put_private("home/.docker/config.json", text);
         let ran = place.run(["lock", "p"]);
@@ -170,7 +171,8 @@ async fn bodies_cut_short_and_other_bytes() {
     place.refuses(["lock", "p"], 1, &[&want, &got, "sent other content"], "do not use this image");
 
     let page = "<!doctype html><title>Sign in</title>";
-    let (server, place) = faulty(Box::new(move |_, _| Some(with(status(200, page), "content-type", "text/html")))).await;
+    let (server, place) =
+        faulty(Box::new(move |_, _| Some(with(status(200, page), "content-type", "text/html")))).await;
     place.refuses(["lock", "p"], 1, &[&server.host], "registry and not a web page");
 
     let endless = |_: &Seen, _| Some(status(200, &" ".repeat(9 << 20)));
@@ -203,12 +205,11 @@ async fn a_login_does_not_follow_to_another_host() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redirects_that_lead_nowhere() {
-    let (_server, place) = faulty(Box::new(|seen: &Seen, _| {
-        Some(with(status(307, ""), "location", &seen.path))
-    }))
-    .await;
+    let (_server, place) =
+        faulty(Box::new(|seen: &Seen, _| Some(with(status(307, ""), "location", &seen.path)))).await;
     place.refuses(["lock", "p"], 1, &["redirect"], "");
-    let (_server, place) = faulty(Box::new(|_, _| Some(with(status(307, ""), "location", "file:///etc/shadow")))).await;
+    let (_server, place) =
+        faulty(Box::new(|_, _| Some(with(status(307, ""), "location", "file:///etc/shadow")))).await;
     place.refuses(["lock", "p"], 1, &[], "");
 }
 
@@ -220,7 +221,8 @@ async fn all_that_fails_is_said_and_the_old_lock_stays() {
     let place = place(&server.host);
     place.run(["lock", "p"]).exits(0);
     let old = place.text("profiles/p.lock");
-    let images = ["vllm = \"HOST/a:1\"", "b = \"HOST/b:1\"", "c = \"HOST/c:1\"", "d = \"HOST/d:1\""].join("\n");
+    let images =
+        ["vllm = \"HOST/a:1\"", "b = \"HOST/b:1\"", "c = \"HOST/c:1\"", "d = \"HOST/d:1\""].join("\n");
     place.put("profiles/p.toml", profile(&images.replace("HOST", &server.host), ""));
     place.refuses(["lock", "p"], 1, &["/c`", "/d`"], "");
     assert_eq!(place.text("profiles/p.lock"), old);
@@ -232,7 +234,9 @@ async fn a_private_authority() {
     registry.push_image("a:1", &ImageSpec::default()).await;
     let place = place(&registry.host);
     let host = &registry.host;
-    let settings = |more: &str| place.config(&format!("timeout-seconds = 5\nretries = 0\n[registry.\"{host}\"]\n{more}\n"));
+    let settings = |more: &str| {
+        place.config(&format!("timeout-seconds = 5\nretries = 0\n[registry.\"{host}\"]\n{more}\n"))
+    };
     settings("plain-http = false\nca = \"/etc/ssl/certs/ca-certificates.crt\"");
     place.refuses(["lock", "p"], 1, &[host, "an authority this machine does not know"], "`ca`");
     settings("ca = \"/nonexistent/ca.pem\"");
@@ -256,7 +260,10 @@ async fn mirrors() {
     set(&format!("http://{}", mirror.host));
     place.run(["lock", "p"]).exits(0);
     assert!(server.lines().is_empty(), "{:?}", server.lines());
-    assert!(place.text("profiles/p.lock").contains(&format!("{}/a:1", server.host)), "a lock names no location");
+    assert!(
+        place.text("profiles/p.lock").contains(&format!("{}/a:1", server.host)),
+        "a lock names no location"
+    );
 }
 
 #[test]
@@ -266,7 +273,11 @@ fn interrupted() {
         let place = Place::with(&format!("vllm = \"{address}/a:1\""), "");
         let before = place.snapshot();
         let mut command = place.command(["lock", "p"]);
-        let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let child = command
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         // It is at work when it has asked.
         let _connection = listener.accept().unwrap();
         kill_process(Pid::from_child(&child), signal).unwrap();

@@ -41,7 +41,8 @@ fn a_file_that_others_may_read() {
 
 #[test]
 fn a_command_that_fails_shows_nothing_of_what_it_said() {
-    let place = place("command = [\"sh\", \"-c\", \"cat ../secrets/token; cat ../secrets/token >&2; exit 3\"]");
+    let place =
+        place("command = [\"sh\", \"-c\", \"cat ../secrets/token; cat ../secrets/token >&2; exit 3\"]");
     place.put_private("secrets/token", TOKEN);
     place.refuses(["-vv", "secret", "check", "p"], 1, &["the command of secret `HF_TOKEN`"], "");
     let place = self::place("command = [\"bedplate-no-such-program\"]");

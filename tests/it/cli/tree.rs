@@ -106,7 +106,9 @@ fn a_second_run_has_nothing_to_do() {
     let place = tree();
     let before = place.snapshot();
     let ran = place.run(["provision", "p", "--root", "root", "--dry-run"]);
-    ran.exits(0).prints("+ directory /data/minerhome 0700 root:root").prints("    +vm.max_map_count = 262144");
+    ran.exits(0)
+        .prints("+ directory /data/minerhome 0700 root:root")
+        .prints("    +vm.max_map_count = 262144");
     ran.says("nothing was changed");
     let ran = place.run(["provision", "p", "--root", "root", "--dry-run", "--format", "json"]);
     assert!(!ran.exits(0).json()["steps"].as_array().unwrap().is_empty());
@@ -137,7 +139,8 @@ fn a_drifted_tree_is_mended() {
     let place = tree();
     place.run(PROVISION).exits(0);
     place.put("root/etc/sysctl.d/60-inference.conf", "by hand");
-    fs::set_permissions(place.at("root/data/minerhome"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(place.at("root/data/minerhome"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
     place.run(PROVISION).exits(0);
     assert_eq!(place.mode("root/data/minerhome"), 0o700);
     assert!(place.text("root/etc/sysctl.d/60-inference.conf").contains("262144"));

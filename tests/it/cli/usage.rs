@@ -113,9 +113,7 @@ fn things_that_are_not_there() {
 #[test]
 fn a_reader_who_had_enough_is_no_error() {
     let place = Place::with("", "");
-    for arguments in
-        [&["explain"][..], &["man"], &["completions", "bash"], &["--help"], &["--version"]]
-    {
+    for arguments in [&["explain"][..], &["man"], &["completions", "bash"], &["--help"], &["--version"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let ran = ran(place.command(arguments.iter().copied()).stdout(writer));
@@ -132,7 +130,9 @@ fn a_reader_who_had_enough_is_no_error() {
 fn output_that_cannot_be_written_is_an_error() {
     let place = Place::with("", "");
     let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
-    for arguments in [&["explain"][..], &["man"], &["completions", "bash"], &["lock", "p", "--format", "json"]] {
+    for arguments in
+        [&["explain"][..], &["man"], &["completions", "bash"], &["lock", "p", "--format", "json"]]
+    {
         let ran = ran(place.command(arguments.iter().copied()).stdout(full()));
         ran.is_refusal(1, &["writing to standard output failed"], "");
     }
