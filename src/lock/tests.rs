@@ -129,7 +129,6 @@ fn what_is_broken_says_where() {
         ("user = \"root\"", "users = \"root\"", "unknown key `users`"),
         (digest.as_str(), "\"sha256:1234\"", "not a sha256 digest"),
         (digest.as_str(), "\"md5:1234\"", "not a sha256 digest"),
-        ("[inputs]", "<<<<<<< HEAD\n[inputs]", ""),
     ] {
         assert!(GOLDEN.contains(from), "{from}");
         let text = GOLDEN.replacen(from, to, 1);
@@ -141,6 +140,10 @@ fn what_is_broken_says_where() {
         let snippet = error.snippet().unwrap_or_else(|| panic!("{to}: has a place"));
         assert!(text.get(snippet.span.clone()).is_some(), "{to}: the place is in the text");
     }
+    let merged = GOLDEN.replacen("[inputs]", "<<<<<<< HEAD\n[inputs]", 1);
+    let error = parse("x.lock", &merged).unwrap_err();
+    assert_eq!(error.message(), "`x.lock` holds an unresolved merge conflict");
+    assert_eq!(error.snippet().map(|place| &merged[place.span.clone()]), Some("<<<<<<< HEAD"));
     assert!(parse("x.lock", "").unwrap_err().message().contains("`version` is missing"));
     for deep in ["[", "{a=", "a."] {
         let deep = format!("version = 1\na = {}", deep.repeat(1_000_000));

@@ -140,6 +140,16 @@ pub(crate) fn secret(f: &Fields<'_, '_>, entry: &Entry) -> Option<SecretSource> 
             if items.is_empty() {
                 table.d.error(&node.span, format!("`{what}.command` is empty"), "", "name the program first");
             }
+            for word in words.iter().flatten().filter(|word| secrets_like::holds_known_token(&word.value)) {
+                table.d.hide(&word.span);
+                let message = format!("`{what}.command` holds what looks like a secret");
+                table.d.error(
+                    &word.span,
+                    message,
+                    "hidden here",
+                    "let the command find the value, not carry it",
+                );
+            }
             sources.extend(
                 words.map(|words| SecretSource::Command(words.into_iter().map(|text| text.value).collect())),
             );

@@ -52,13 +52,16 @@ async fn a_tag_that_moved() {
     let json = place.run(["lock", "p", "--check", "--update-all", "--format", "json"]).exits(4).json();
     assert_eq!(json["moved"][0]["name"], "a", "{json}");
     place.run(["lock", "p", "--check", "--update", "image:b"]).exits(0);
-    place.run(["lock", "p", "--check", "--update", "image:a", "--diff"]).exits(4).prints("/elsewhere");
+    place
+        .run(["lock", "p", "--check", "--update", "image:a", "--diff"])
+        .exits(4)
+        .prints("entrypoint changed");
     assert_eq!(before, place.snapshot(), "`--check` writes nothing");
 
     let ran = place.run(["lock", "p", "--update", "image:b"]);
     ran.exits(0).says("up to date");
     let ran = place.run(["lock", "p", "--update", "image:a", "--diff", "markdown"]);
-    ran.exits(0).prints("/elsewhere").prints("| ");
+    ran.exits(0).prints("entrypoint changed").prints("| ");
     let now = place.text("profiles/p.lock");
     assert!(now.contains(&new.manifest.digest.to_string()) && now != old);
     place.run(["lock", "p", "--check", "--update-all"]).exits(0);
@@ -77,7 +80,7 @@ async fn diffs_in_every_form() {
     place.run(["lock", "p", "--diff", "json"]).exits(0).json();
     registry.push_image("a:1", &moved()).await;
     let ran = place.run(["lock", "p", "--update-all", "--diff"]);
-    ran.exits(0).prints("/elsewhere");
+    ran.exits(0).prints("entrypoint changed");
     let summary = place.run(["lock", "p", "--format", "json"]).exits(0).json();
     assert_eq!((&summary["changed"], &summary["images"]), (&false.into(), &2.into()), "{summary}");
 }

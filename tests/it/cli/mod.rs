@@ -167,7 +167,13 @@ pub(crate) fn ran(command: &mut Command) -> Ran {
 impl Ran {
     #[track_caller]
     pub(crate) fn exits(&self, code: i32) -> &Self {
-        assert_eq!(self.code, Some(code), "{}\n--- standard output\n{}", self.err, self.out);
+        assert_eq!(
+            (self.code, self.signal),
+            (Some(code), None),
+            "{}\n--- standard output\n{}",
+            self.err,
+            self.out
+        );
         assert!(!self.all().contains(TOKEN), "a secret was printed: {self:?}");
         assert!(!self.err.contains("panicked"), "{}", self.err);
         assert!(!self.all().contains('\u{1b}'), "styles where there is no terminal: {self:?}");

@@ -47,7 +47,11 @@ fn wrong_profiles() -> Vec<(String, Vec<&'static str>, &'static str)> {
             vec!["`file.content` holds what looks like a secret"],
             "[secrets]",
         ),
-        (profile("", &format!("[secrets]\nX = {{ command = [\"echo\", \"{TOKEN}\"] }}")), vec!["secret"], ""),
+        (
+            profile("", &format!("[secrets]\nX = {{ command = [\"echo\", \"{TOKEN}\"] }}")),
+            vec!["`secrets.X.command` holds what looks like a secret"],
+            "",
+        ),
         (profile(&format!("vllm = \"x/y:{TOKEN}\""), ""), vec!["`images.vllm`"], ""),
         // The line that does not parse is the one with the token.
         (profile("", &format!("[secrets]\nHF_TOKEN = \"{TOKEN}")), vec!["not valid TOML"], ""),
@@ -57,7 +61,11 @@ fn wrong_profiles() -> Vec<(String, Vec<&'static str>, &'static str)> {
             vec!["`images.vllm` has a floating tag"],
             "floating = true",
         ),
-        (profile("vllm = \"Not An Image\"", ""), vec!["`images.vllm`"], ""),
+        (
+            profile("vllm = \"Not An Image\"", ""),
+            vec!["`Not An Image` is not an image reference"],
+            "registry.example",
+        ),
         (profile("", "").replace("schema = 1", "schema = 9"), vec!["newer bedplate"], "update bedplate"),
         (profile("", "").replace("schema = 1", ""), vec!["`schema` is missing"], "schema = 1"),
         (profile("", "").replace("\"debian\"", "\"gentoo\""), vec!["gentoo"], "debian"),
@@ -74,6 +82,7 @@ fn wrong_profiles() -> Vec<(String, Vec<&'static str>, &'static str)> {
 #[test]
 fn a_wrong_profile_is_refused_by_every_verb() {
     for (text, says, hint) in wrong_profiles() {
+        println!("{}", text.rsplit_once("[images]").unwrap().1);
         let place = Place::new();
         place.put("profiles/p.toml", &text);
         for verb in
@@ -125,8 +134,8 @@ fn wrong_deployments() -> Vec<(String, Vec<&'static str>, &'static str)> {
         ("publish: 0.0.0.0".into(), vec!["publish"], "api_key"),
         (
             "custom_service:\n  image: a:1\n  volumes: [\"/data/a:/x\", \"/data/a:/x\"]".into(),
-            vec!["custom_service"],
-            "",
+            vec!["two volumes are mounted at `/x`"],
+            "keep one",
         ),
         ("--- \nname: two".into(), vec!["document"], ""),
         ("name: again".into(), vec!["name"], ""),
@@ -136,6 +145,7 @@ fn wrong_deployments() -> Vec<(String, Vec<&'static str>, &'static str)> {
 #[test]
 fn a_wrong_deployment_is_refused_by_every_verb() {
     for (lines, says, hint) in wrong_deployments() {
+        println!("{lines}");
         let place = Place::with("", "");
         place.put("deployments/d.yaml", format!("name: d\nengine: vllm\nmodel: a/b\n{lines}\n"));
         place.put(
