@@ -229,7 +229,7 @@ pub struct Provision {
 pub struct Doctor {
     /// Profile [default: the only one there is, or the current generation's]
     pub profile: Option<String>,
-    /// Also check what this deployment needs of the host
+    /// Check what this deployment needs of the host: a file, or a name
     #[arg(short = 'f', long = "file", value_name = "DEPLOYMENT")]
     pub file: Option<PathBuf>,
     /// Run again when something changes
@@ -295,7 +295,7 @@ pub struct RuntimePrepare {
 /// `up`.
 #[derive(Debug, Args)]
 pub struct Up {
-    /// Deployment
+    /// Deployment: a file, or the name of one that this host was provisioned with
     #[arg(short = 'f', long = "file", value_name = "DEPLOYMENT")]
     pub file: PathBuf,
     /// Do not wait until it serves
@@ -359,7 +359,7 @@ pub struct Rm {
 /// `render`.
 #[derive(Debug, Args)]
 pub struct Render {
-    /// Deployment
+    /// Deployment: a file, or the name of one that this host was provisioned with
     #[arg(short = 'f', long = "file", value_name = "DEPLOYMENT")]
     pub file: PathBuf,
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Context;
+use super::{Context, subject};
 use crate::{
     error::{Doing as _, Error, Result},
     lock::{
@@ -170,9 +170,16 @@ pub fn text_of<'a>(shown: &str, content: &'a [u8]) -> Result<&'a str> {
     })
 }
 
-/// A deployment file the user named: its text and what it says.
+/// A deployment the user named, its text and what it says: a file, or the name of one that this host's current
+/// generation carries.
 pub fn deployment(context: &Context, named: &Path) -> Result<(String, Deployment)> {
     let path = context.path(named);
+    if !files::exists(&path)
+        && let Some(name) = named.to_str().filter(|name| !name.contains(['/', '.']))
+        && let Some(found) = subject::deployment_of_generation(name)?
+    {
+        return Ok(found);
+    }
     let shown = named.display().to_string();
     let text = files::read_text(&path, TEXT_LIMIT)?;
     let parsed = profile::deployment::parse(&shown, &text)?;

@@ -110,6 +110,24 @@ pub fn bundle(root: &Root, number: u64) -> Result<Bundle> {
     Generations::new(root).bundle(number)
 }
 
+/// The deployment `name` of this host's current generation, and its text.
+///
+/// # Errors
+/// The generation cannot be read; or it has deployments, and none of this name.
+pub fn deployment_of_generation(name: &str) -> Result<Option<(String, Deployment)>> {
+    let root = host_root()?;
+    let Some((generation, pinned)) = current(&root)? else { return Ok(None) };
+    let bundle = bundle(&root, generation.about.number)?;
+    for (path, deployment) in pinned.deployments {
+        if deployment.name == name
+            && let Some(content) = bundle.input(&path)
+        {
+            return Ok(Some((inputs::text_of(&path, content)?.to_owned(), deployment)));
+        }
+    }
+    Ok(None)
+}
+
 /// What to do on a host without a generation.
 pub fn not_provisioned() -> Error {
     if rustix::process::geteuid().is_root() {

@@ -176,6 +176,11 @@ impl Bundle {
         Ok(bundle)
     }
 
+    /// A file the profile reads, by path as the profile writes it.
+    pub fn input(&self, path: &str) -> Option<&[u8]> {
+        self.index.inputs.get(path).and_then(|archive_path| self.files.get(archive_path)).map(Vec::as_slice)
+    }
+
     /// Archive path → bytes.
     pub fn files(&self) -> &BTreeMap<String, Vec<u8>> {
         &self.files

@@ -232,14 +232,6 @@ impl Machine {
         number.unwrap_or_else(|| panic!("`current` is a link to `{target}`"))
     }
 
-    /// Path of the deployment file that the current generation keeps.
-    #[track_caller]
-    pub(crate) fn deployment(&self) -> String {
-        let found = self.sh("find -L /var/lib/bedplate/current -name try.yaml | head -n 1");
-        assert!(!found.is_empty(), "the generation keeps no `try.yaml`");
-        found
-    }
-
     /// Asks the served model, with the API key of `site`; the content of its answer.
     pub(crate) fn ask(&self, site: &Site, said: &str) -> Run {
         let key = &site.secrets.api_key;
@@ -377,6 +369,6 @@ pub(crate) fn provisioned() -> (&'static Machine, Site) {
 /// The shared machine, provisioned and serving.
 pub(crate) fn served() -> (&'static Machine, Site) {
     let (machine, site) = provisioned();
-    machine.script(&format!("bedplate up -f {}", machine.deployment())).expect(0);
+    machine.script("bedplate up -f try").expect(0);
     (machine, site)
 }

@@ -49,6 +49,6 @@ fn after_a_power_cut_a_host_that_fails_its_checks_serves_nothing() {
 
     // Mended, it comes up through the gate.
     machine.sh("chmod 0700 /data/minerhome");
-    machine.script(&format!("bedplate up -f {}", machine.deployment())).expect(0);
+    machine.script("bedplate up -f try").expect(0);
     machine.assert_serves(&site);
 }

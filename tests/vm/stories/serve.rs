@@ -21,7 +21,7 @@ fn a_deployment_serves_and_a_second_up_changes_nothing() {
 
     let before = machine.containers();
     assert!(before.contains("try "), "{before}");
-    machine.script(&format!("bedplate up -f {}", machine.deployment())).expect(0);
+    machine.script("bedplate up -f try").expect(0);
     assert_eq!(machine.containers(), before, "a second `up` replaced a container");
 
     machine.script("bedplate status try").expect(0).says("try");
@@ -50,7 +50,7 @@ fn an_engine_that_ends_ends_the_wait_with_its_last_lines() {
     let _turn = turn();
     let (machine, site) = served();
     // The same deployment under another name and port, whose engine fails while it loads.
-    let deployment = machine.deployment();
+    let deployment = "$(find -L /var/lib/bedplate/current -name '*-try.yaml')";
     machine.sh(&format!(
         "sed -e 's/^name: try$/name: failing/' -e 's/^port: 8000$/port: 8001/' \
          -e '/^miner_client:/,$d' {deployment} >/root/failing.yaml\n\
