@@ -149,7 +149,8 @@ async fn load(docker: &Docker, name: &str, role: &str, user: &str, server: &[u8]
     let entrypoint = json!(["/server", role]);
     let config = json!({
         "architecture": "amd64", "os": "linux",
-        "config": {"Entrypoint": entrypoint, "User": user},
+        // As first process it would not hear a SIGTERM it has no handler for.
+        "config": {"Entrypoint": entrypoint, "User": user, "StopSignal": "SIGKILL"},
         "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer).to_string()]},
     })
     .to_string()

@@ -4,6 +4,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -13,13 +14,17 @@ use bedplate::docker::Docker;
 pub(crate) struct Dockerd {
     directory: tempfile::TempDir,
     daemon: Option<Child>,
+    /// One daemon at a time: two would give their networks the same addresses.
+    _turn: tokio::sync::OwnedMutexGuard<()>,
 }
 
 impl Dockerd {
     /// Starts a daemon and waits until it answers.
     pub(crate) async fn start() -> Self {
         assert!(rustix::process::geteuid().is_root(), "the tests of a Docker daemon need root");
-        let mut dockerd = Self { directory: tempfile::tempdir().unwrap(), daemon: None };
+        static TURN: LazyLock<Arc<tokio::sync::Mutex<()>>> = LazyLock::new(Arc::default);
+        let turn = TURN.clone().lock_owned().await;
+        let mut dockerd = Self { _turn: turn, directory: tempfile::tempdir().unwrap(), daemon: None };
         dockerd.launch().await;
         dockerd
     }
@@ -121,6 +126,21 @@ impl Dockerd {
 
 impl Drop for Dockerd {
     fn drop(&mut self) {
+        // Bridges outlive the daemon: they go while it lives.
+        let socket = self.socket();
+        let cleaned = std::thread::spawn(move || {
+            tokio::runtime::Runtime::new().unwrap().block_on(async {
+                let docker = Docker::connect(&socket).await?;
+                for listed in docker.list_by_label("bedplate.deployment").await? {
+                    docker.remove(&listed.id).await?;
+                    docker
+                        .remove_network(&format!("bedplate-{}", listed.labels["bedplate.deployment"]))
+                        .await?;
+                }
+                Ok::<(), bedplate::error::Error>(())
+            })
+        });
+        let _ = cleaned.join();
         let ours = self.descendants();
         if let Some(mut daemon) = self.daemon.take() {
             end(i32::try_from(daemon.id()).unwrap(), rustix::process::Signal::TERM);
