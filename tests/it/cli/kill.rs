@@ -84,7 +84,7 @@ fn the_next_run_converges() {
 
     let mut random = Random(20_261_124);
     let mut number = 0;
-    for round in 0..12 {
+    for round in 0..12_u32 {
         // A new file content each time, so that there is always something to do, from the value before.
         let value = if round % 2 == 0 { 2 } else { 1 };
         place.put("profiles/p.toml", files(value));

@@ -233,7 +233,7 @@ pub(crate) fn snapshot(top: &Path) -> BTreeMap<String, String> {
             } else if meta.file_type().is_fifo() {
                 "fifo".to_owned()
             } else {
-                Digest::of(&fs::read(&path).unwrap()).to_string()
+                Digest::of(fs::read(&path).unwrap()).to_string()
             };
             let name = path.strip_prefix(top).unwrap().display().to_string();
             found.insert(

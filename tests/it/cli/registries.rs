@@ -11,6 +11,7 @@ use crate::support::{
     faulty::{Content, Fault, Faulty, Seen, cut_short, silent, stalls, status, with},
     image::{Image, ImageSpec},
     registry::{Kind, PASSWORD, Registry, USER},
+    tls::Tls,
 };
 
 /// A profile `p` with the image `HOST/a:1`, and settings that do not let a test wait.
@@ -235,9 +236,10 @@ async fn a_private_authority() {
     let place = place(&registry.host);
     let host = &registry.host;
     let settings = |more: &str| {
-        place.config(&format!("timeout-seconds = 5\nretries = 0\n[registry.\"{host}\"]\n{more}\n"))
+        place.config(&format!("timeout-seconds = 5\nretries = 0\n[registry.\"{host}\"]\n{more}\n"));
     };
-    settings("plain-http = false\nca = \"/etc/ssl/certs/ca-certificates.crt\"");
+    place.put("other.pem", Tls::new().ca);
+    settings(&format!("ca = \"{}\"", place.at("other.pem").display()));
     place.refuses(["lock", "p"], 1, &[host, "an authority this machine does not know"], "`ca`");
     settings("ca = \"/nonexistent/ca.pem\"");
     place.refuses(["lock", "p"], 2, &["/nonexistent/ca.pem"], "");
