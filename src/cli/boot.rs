@@ -28,7 +28,7 @@ pub fn run(context: &Context) -> Result<u8> {
             return Ok(exit::DONE);
         };
         let mut code = exit::DONE;
-        let mut failed = |error: &Error| {
+        let failed = |error: &Error| {
             context.ui.error(error);
             exit::of(error)
         };
