@@ -133,11 +133,23 @@ impl Drop for Dockerd {
         let cleaned = std::thread::spawn(move || {
             tokio::runtime::Runtime::new().unwrap().block_on(async {
                 let docker = Docker::connect(&socket).await?;
-                for listed in docker.list_by_label("bedplate.deployment").await? {
+                let mut bridges = Vec::new();
+                let listed = docker.list_by_label("bedplate.deployment").await?;
+                for listed in &listed {
+                    if let Some(found) = docker.inspect(&listed.id).await? {
+                        bridges.extend(bridges_of(&found.shown));
+                    }
                     docker.remove(&listed.id).await?;
+                }
+                for listed in &listed {
                     docker
                         .remove_network(&format!("bedplate-{}", listed.labels["bedplate.deployment"]))
                         .await?;
+                }
+                // A daemon that was killed forgets to take its bridge away.
+                for bridge in bridges {
+                    let _ =
+                        Command::new("ip").args(["link", "delete", &bridge]).stderr(Stdio::null()).status();
                 }
                 Ok::<(), bedplate::error::Error>(())
             })
@@ -169,6 +181,15 @@ impl Drop for Dockerd {
             let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
         }
     }
+}
+
+/// Names of the bridges that a container's networks have on the host.
+fn bridges_of(shown: &str) -> Vec<String> {
+    let shown: serde_json::Value = serde_json::from_str(shown).unwrap_or_default();
+    let networks = shown["NetworkSettings"]["Networks"].as_object().cloned().unwrap_or_default();
+    let ids =
+        networks.values().filter_map(|network| network["NetworkID"].as_str()?.get(..12).map(str::to_owned));
+    ids.map(|id| format!("br-{id}")).collect()
 }
 
 fn end(pid: i32, signal: rustix::process::Signal) {
