@@ -55,6 +55,11 @@ pub enum Event<'a> {
         /// One line for people.
         text: Cow<'a, str>,
     },
+    /// An error, rendered for people.
+    Error {
+        /// All of it, with causes and hints.
+        text: Cow<'a, str>,
+    },
     /// Something the operator should know although the work goes on.
     Warning {
         /// One line for people.

@@ -1,13 +1,20 @@
 //! `boot`: what the boot unit runs. Secrets first, then the checks, then the deployments that were up, so that nothing
 //! goes round the gate.
 
+use std::sync::Arc;
+
 use super::{Context, provision, registries, report, subject, up};
 use crate::{
     deploy::{self, Paths, state, state::WantedState},
-    error::Result,
+    error::{Error, Result},
     fleet::wire::Options,
-    host::secrets::{self, Frame},
+    host::{
+        generations::Generation,
+        secrets::{self, Frame},
+    },
+    lock::bundle::Pinned,
     profile,
+    system::files::Root,
     ui::exit,
 };
 
@@ -20,21 +27,30 @@ pub fn run(context: &Context) -> Result<u8> {
             context.ui.say("this host is not provisioned: nothing to do");
             return Ok(exit::DONE);
         };
+        let mut code = exit::DONE;
+        let mut failed = |error: &Error| {
+            context.ui.error(error);
+            exit::of(error)
+        };
         if !generation.record.deferred.is_empty() {
             // Made as a tree: what waited for the first boot is done now.
-            let bundle = subject::bundle(&root, generation.about.number)?;
-            let options = Options { no_check: true, ..Options::default() };
-            let frame =
-                Frame { registries: registries::logins(context, &pinned.lock).await?, ..Frame::default() };
-            provision::here(context, &root, &bundle, &pinned, frame, &options).await?;
+            if let Err(error) = first_boot(context, &root, &generation, &pinned).await {
+                code = failed(&error);
+            }
         }
-        let restored = secrets::restore_at_boot(&root).await?;
-        for error in &restored.failed {
-            context.ui.error(error);
+        match secrets::restore_at_boot(&root).await {
+            Ok(restored) => {
+                for error in &restored.failed {
+                    code = failed(error);
+                }
+                context.ui.say(&format!("secrets on tmpfs: {}", restored.names.join(", ")));
+            }
+            Err(error) => code = failed(&error),
         }
-        context.ui.say(&format!("secrets on tmpfs: {}", restored.names.join(", ")));
-        let found = provision::check(context, &root).await?;
-        let mut code = report::print(context, &found)?;
+        match provision::check(context, &root).await {
+            Ok(found) => code = code.max(report::print(context, &found)?),
+            Err(error) => code = failed(&error),
+        }
         let paths = Paths::default();
         for (name, kept) in state::all(&root, &paths)? {
             if kept.wanted != WantedState::Running {
@@ -45,17 +61,35 @@ pub fn run(context: &Context) -> Result<u8> {
                 let text =
                     state::deployment_text(&root, &paths, &name)?.ok_or_else(|| up::no_deployment(&name))?;
                 let deployment = profile::deployment::parse(&name, &text)?.deployment;
-                up::bring_up(context, &root, &text, &deployment, deploy::Options::default()).await
+                up::bring_up(
+                    context,
+                    &root,
+                    &text,
+                    &deployment,
+                    deploy::Options::default(),
+                    up::Start::AsNeeded,
+                )
+                .await
             };
             match result.await {
                 Ok(exit::DONE) => {}
-                Ok(failed) => code = failed,
-                Err(error) => {
-                    context.ui.error(&error);
-                    code = exit::of(&error);
-                }
+                Ok(other) => code = other,
+                Err(error) => code = failed(&error),
             }
         }
         Ok(code)
     })
+}
+
+/// Finishes what a tree's provisioning left for its first boot: images and secrets.
+async fn first_boot(
+    context: &Context,
+    root: &Arc<Root>,
+    generation: &Generation,
+    pinned: &Pinned,
+) -> Result<()> {
+    let bundle = subject::bundle(root, generation.about.number)?;
+    let options = Options { no_check: true, ..Options::default() };
+    let frame = Frame { registries: registries::logins(context, &pinned.lock).await?, ..Frame::default() };
+    provision::here(context, root, &bundle, pinned, frame, &options).await.map(drop)
 }

@@ -29,20 +29,8 @@ pub fn save_host(root: &Root, held: &Held, report: &Report, facts: &Facts) -> Re
     readiness::save(root, None, &Readiness::new(binding, report, clock::now()))
 }
 
-/// Keeps a deployment's readiness, and the host's with it.
-pub fn save_deployment(
-    root: &Root,
-    held: &Held,
-    deployment: &Deployment,
-    report: &Report,
-    facts: &Facts,
-) -> Result<()> {
-    save_host(root, held, report, facts)?;
-    save_only_deployment(root, held, deployment, report, facts)
-}
-
 /// Keeps a deployment's readiness, where what was judged is this host's generation.
-pub fn save_only_deployment(
+pub fn save_deployment(
     root: &Root,
     held: &Held,
     deployment: &Deployment,

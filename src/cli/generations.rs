@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Context, args, provision as verb, report, subject};
+use super::{Context, args, provision as verb, subject};
 use crate::{
     error::{Error, Result},
+    fleet::wire,
     host::{
         generations::{Generations, gc},
         layout,
@@ -84,7 +85,8 @@ fn diff(context: &Context, root: &Root, a: u64, b: u64) -> Result<()> {
 
 /// Goes to another generation from what the host has: no network, no operator.
 async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> {
-    let bundle = subject::bundle(root, number)?;
+    let held = provision::hold(root, "generations switch")?;
+    let bundle = provision::switch_to(root, number)?;
     let pinned = bundle.open()?;
     let inputs = Inputs {
         profile: &pinned.profile,
@@ -97,12 +99,13 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> 
         ..Options::default()
     };
     let none = SecretValues::new();
-    let held = provision::hold(root, "generations switch")?;
     let state = provision::observe(root, &inputs, &none, &look).await?;
     let plan = plan::make(&inputs, &state, Goal::Switch(number))?;
     if plan.is_empty() {
         context.ui.say(&format!("generation {number} is current, and nothing is to do"));
-        return Ok(exit::DONE);
+        drop(held);
+        let found = verb::check(context, root).await?;
+        return verb::finish(context, &plan, 0, Some(found), None, &wire::Options::default()).await;
     }
     let progress = context.ui.progress();
     let outcome = provision::apply(
@@ -128,8 +131,9 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> 
         text::count(outcome.changed, "step")
     ));
     drop(held);
-    let found = verb::check(context, root).await?;
-    report::print(context, &found)
+    // After a reboot the boot unit makes the checks.
+    let found = if outcome.reboot.is_some() { None } else { Some(verb::check(context, root).await?) };
+    verb::finish(context, &plan, outcome.changed, found, outcome.reboot, &wire::Options::default()).await
 }
 
 async fn collect(context: &Context, root: &Root, keep: u64) -> Result<()> {

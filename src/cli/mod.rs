@@ -76,7 +76,12 @@ fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
     if context.ui.format == Format::Junit
         && !matches!(
             verb,
-            Verb::Doctor(_) | Verb::Toolkit(_) | Verb::Runtime(_) | Verb::Provision(_) | Verb::Up(_)
+            Verb::Doctor(_)
+                | Verb::Toolkit(_)
+                | Verb::Runtime(_)
+                | Verb::Provision(_)
+                | Verb::Up(_)
+                | Verb::Receive
         )
     {
         return Err(Error::usage("`--format junit` is for checks").hint("use `--format json`"));

@@ -24,6 +24,10 @@ use crate::{
 
 /// Runs `provision`.
 pub fn run(context: &Context, args: &args::Provision) -> Result<u8> {
+    if context.ui.format == Format::Junit && (args.root.is_some() || args.dry_run || args.no_check) {
+        return Err(Error::usage("`--format junit` is for checks, and there are none to report")
+            .hint("use `--format json`"));
+    }
     let options = wire::Options { dry_run: args.dry_run, reboot: args.reboot, no_check: args.no_check };
     if args.profile.is_none() && args.root.is_none() && args.host.is_none() && !Sources::any(context)? {
         return again(context, &options);
@@ -35,7 +39,12 @@ pub fn run(context: &Context, args: &args::Provision) -> Result<u8> {
         return context.run(remote(context, destination, wire::Request { options, bundle, frame }));
     }
     let root = Arc::new(if let Some(directory) = &args.root {
-        Root::open(&context.path(directory))?
+        let tree = Root::open(&context.path(directory))?;
+        if tree.is_host() {
+            return Err(Error::usage(format!("`--root {}` is this host itself", directory.display()))
+                .hint("leave `--root` out"));
+        }
+        tree
     } else {
         refuse_unprivileged(args.dry_run)?;
         Root::open(Path::new("/"))?
@@ -165,9 +174,9 @@ pub async fn here(
     if !root.is_host() || options.no_check {
         return finish(context, &plan, changed, None, None, options).await;
     }
-    if changed == 0 && plan.is_empty() && context.ui.format == Format::Text {
+    if plan.is_empty() && Generations::new(root).is_ready(plan.generation) == Some(true) {
         // What was proved stays proved; `up` looks whether it is still fresh.
-        return Ok(exit::DONE);
+        return finish(context, &plan, changed, None, None, options).await;
     }
     let report = if reboot.is_some() { None } else { Some(check(context, root).await?) };
     finish(context, &plan, changed, report, reboot, options).await
@@ -184,7 +193,7 @@ pub async fn check(context: &Context, root: &Arc<Root>) -> Result<Report> {
     for deployment in &held.deployments {
         let subject = held.subject(context, Some(deployment))?;
         let (found, facts) = subject::judge(&subject, &sources, &up_to(Layer::Runtime)).await;
-        gate::save_only_deployment(root, &held, deployment, &found, &facts)?;
+        gate::save_deployment(root, &held, deployment, &found, &facts)?;
         let several = held.deployments.len() > 1;
         all.findings.extend(
             found.findings.into_iter().filter(|finding| finding.layer == Layer::Runtime).map(
@@ -201,7 +210,8 @@ pub async fn check(context: &Context, root: &Arc<Root>) -> Result<Report> {
     Ok(all)
 }
 
-async fn finish(
+/// Prints what a run came to, and gives its exit code.
+pub async fn finish(
     context: &Context,
     plan: &Plan,
     changed: usize,
@@ -223,7 +233,11 @@ async fn finish(
     if let Some(why) = reboot {
         context.ui.say(&format!("a reboot is needed: {why}; after it the checks run by themselves"));
         if options.reboot {
-            crate::system::process::Command::new("systemctl").arg("reboot").check().await?;
+            // A little later, so that this end can say so first.
+            crate::system::process::Command::new("systemd-run")
+                .args(["--quiet", "--on-active=3", "systemctl", "reboot"])
+                .check()
+                .await?;
         }
         return Ok(exit::REBOOT);
     }
@@ -258,7 +272,8 @@ fn print_plan(context: &Context, plan: &Plan) -> Result<()> {
 async fn remote(context: &Context, destination: &str, request: wire::Request) -> Result<u8> {
     let control = tempfile::Builder::new()
         .prefix("bedplate-")
-        .tempdir()
+        // Short, since a socket's path has at most 107 bytes (unix(7)).
+        .tempdir_in("/tmp")
         .map_err(|error| Error::failed("making a directory for the connection failed").because(error))?;
     let config = context.variable("BEDPLATE_SSH_CONFIG").map(|path| context.path(Path::new(path)));
     let progress = context.ui.progress();
@@ -283,13 +298,13 @@ async fn remote(context: &Context, destination: &str, request: wire::Request) ->
     let bytes = request.to_bytes()?;
     let result = host
         .bedplate(
-            &installed.path,
+            &installed,
             &arguments,
             &bytes,
             |out| context.ui.data(out),
             |line| crate::ui::progress::relay(line, progress.as_ref()),
         )
         .await;
-    host.close(&installed).await;
+    host.close().await;
     result
 }

@@ -31,13 +31,20 @@ pub fn run(context: &Context, verb: &args::Secret) -> Result<u8> {
 fn set(context: &Context, name: &str) -> Result<u8> {
     let root = Root::open(Path::new("/"))?;
     let pinned = subject::current(&root)?.map(|(_, pinned)| pinned);
-    if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        context.ui.say(&format!(
-            "type the value of `{name}`, then Ctrl-D; or give it as `bedplate secret set {name} <FILE`"
-        ));
-    }
     let mut value = Zeroizing::new(String::new());
-    std::io::stdin().take(LIMIT + 1).read_to_string(&mut value).doing(|| "reading standard input failed")?;
+    if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+        context.ui.say(&format!("the value of `{name}`, one line; it is not shown:"));
+        unseen_line(&mut value)?;
+    } else {
+        std::io::stdin()
+            .take(LIMIT + 1)
+            .read_to_string(&mut value)
+            .doing(|| "reading standard input failed")?;
+    }
+    if value.trim().is_empty() {
+        return Err(Error::usage(format!("the value of `{name}` is empty"))
+            .hint(format!("give it on standard input: `bedplate secret set {name} <FILE`")));
+    }
     if value.len() as u64 > LIMIT {
         return Err(Error::usage(format!("the value of `{name}` is larger than {LIMIT} bytes")));
     }
@@ -46,6 +53,20 @@ fn set(context: &Context, name: &str) -> Result<u8> {
     context.run(secrets::set(&root, pinned.as_ref().map(|pinned| &pinned.profile), name, &value))?;
     context.ui.say(&format!("stored `{name}`, encrypted to this host"));
     Ok(exit::DONE)
+}
+
+/// One line from the terminal, without echo (termios(3)).
+fn unseen_line(into: &mut String) -> Result<()> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let input = std::io::stdin();
+    let before = tcgetattr(&input).doing(|| "asking the terminal failed")?;
+    let mut quiet = before.clone();
+    quiet.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&input, OptionalActions::Flush, &quiet).doing(|| "turning the terminal's echo off failed")?;
+    let read = input.read_line(into);
+    let restored = tcsetattr(&input, OptionalActions::Now, &before);
+    read.doing(|| "reading the terminal failed")?;
+    restored.doing(|| "turning the terminal's echo on failed")
 }
 
 fn list(context: &Context) -> Result<u8> {
@@ -61,10 +82,12 @@ fn check(context: &Context, named: Option<&str>) -> Result<u8> {
     let here = if named.is_none() { subject::current(&root)? } else { None };
     if let Some((_, pinned)) = here {
         let found = secrets::status(&root, &pinned.profile)?;
-        print(context, &found)?;
+        if context.ui.format == Format::Text {
+            print(context, &found)?;
+        }
         let wrong: Vec<&str> =
             found.iter().filter(|one| !one.present || !one.shut).map(|one| one.name.as_str()).collect();
-        return Ok(verdict(context, found.len(), &wrong));
+        return verdict(context, found.len(), &wrong);
     }
     let sources = Sources::read(context, named)?;
     let resolved = context.run(secrets::resolve(&sources.profile, &context.env, sources.directory()))?;
@@ -72,16 +95,20 @@ fn check(context: &Context, named: Option<&str>) -> Result<u8> {
         context.ui.warn(&format!("`{name}` resolves to nothing: {why}"));
     }
     let wrong: Vec<&str> = resolved.absent.iter().map(|(name, _)| name.as_str()).collect();
-    Ok(verdict(context, sources.profile.secrets.len(), &wrong))
+    verdict(context, sources.profile.secrets.len(), &wrong)
 }
 
-fn verdict(context: &Context, number: usize, wrong: &[&str]) -> u8 {
+fn verdict(context: &Context, number: usize, wrong: &[&str]) -> Result<u8> {
+    if context.ui.format == Format::Json {
+        context.ui.json(&serde_json::json!({ "schema": 1, "secrets": number, "wrong": wrong }))?;
+        return Ok(if wrong.is_empty() { exit::DONE } else { exit::CHECK });
+    }
     if wrong.is_empty() {
         context.ui.say(&format!("{number} of {number} secrets are there"));
-        exit::DONE
+        Ok(exit::DONE)
     } else {
         context.ui.say(&format!("missing or open to others: {}", wrong.join(", ")));
-        exit::CHECK
+        Ok(exit::CHECK)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     deploy::{self, Change, Done, Options, Paths, Wanted, life, state, up::Ended},
     docker::{DEFAULT_SOCKET, Docker},
     error::{Error, Result},
-    host::{facts, secrets},
+    host::{facts, provision, secrets},
     profile::{self, Deployment},
     system::{clock, files::Root},
     ui::{Format, exit, text},
@@ -25,7 +25,7 @@ pub fn run(context: &Context, args: &args::Up) -> Result<u8> {
     let (text, deployment) = inputs::deployment(context, &args.file)?;
     let options = Options { wait: !args.no_wait, timeout: Duration::from_secs(args.timeout) };
     let root = subject::host_root()?;
-    context.run(bring_up(context, &root, &text, &deployment, options))
+    context.run(bring_up(context, &root, &text, &deployment, options, Start::AsNeeded))
 }
 
 /// Runs `restart`: stops the deployment, and brings what is kept of it up again, through the gate.
@@ -37,14 +37,16 @@ pub fn restart(context: &Context, args: &args::Restart) -> Result<u8> {
     let deployment =
         profile::deployment::parse(&format!("{} (kept on this host)", args.name), &text)?.deployment;
     let options = Options { wait: true, timeout: Duration::from_secs(args.timeout) };
-    context.run(async {
-        let docker = docker(context).await?;
-        let progress = context.ui.progress();
-        let with =
-            deploy::Context { docker: &docker, root: &root, paths: &paths, progress: progress.as_ref() };
-        life::stop(with, &args.name).await?;
-        bring_up(context, &root, &text, &deployment, options).await
-    })
+    context.run(bring_up(context, &root, &text, &deployment, options, Start::Anew))
+}
+
+/// What becomes of containers that run already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Those that are as wanted run on.
+    AsNeeded,
+    /// All are stopped first, once the gate is open.
+    Anew,
 }
 
 /// There is no deployment of this name here.
@@ -73,6 +75,7 @@ pub async fn bring_up(
     text: &str,
     deployment: &Deployment,
     options: Options,
+    start: Start,
 ) -> Result<u8> {
     refuse_unprivileged()?;
     let Some((generation, pinned)) = subject::current(root)? else { return Err(subject::not_provisioned()) };
@@ -99,6 +102,9 @@ pub async fn bring_up(
     };
     let wanted =
         Wanted { deployment, text, profile: &held.profile, lock, generation: number, secrets: &values };
+    if start == Start::Anew {
+        life::stop_containers(with, name).await?;
+    }
     let done = deploy::up(with, wanted, options).await?;
     say_changes(context, name, &done);
     finish(context, &held, deployment, &decision, below, &done)
@@ -137,12 +143,18 @@ async fn ask_gate(
         gate::save_host(root, held, &found, &host_facts)?;
         let facts = facts::gather(&subject.wanted, sources).await;
         let found = check::judge(&up_to(Layer::Runtime), &subject, &facts);
-        gate::save_only_deployment(root, held, deployment, &found, &facts)?;
+        gate::save_deployment(root, held, deployment, &found, &facts)?;
         again = check::judge_only(&AGAIN, &subject, &facts);
         seen = now(&facts);
         (host, of_deployment) = load()?;
     }
-    let decision = check::gate::decide(host.as_ref(), of_deployment.as_ref(), &seen, &again);
+    let decision = match provision::interrupted(root)? {
+        Some(left) => Decision::Shut {
+            because: format!("a run that changes this host was interrupted: {left}"),
+            next: "finish it: `bedplate provision`".to_owned(),
+        },
+        None => check::gate::decide(host.as_ref(), of_deployment.as_ref(), &seen, &again),
+    };
     let mut report = of_deployment.map_or_else(Report::default, |readiness| readiness.report);
     // What was looked at just now stands in place of what was kept.
     for finding in again.findings {
@@ -203,6 +215,11 @@ fn finish(
     done: &Done,
 ) -> Result<u8> {
     if matches!(done.ended, Ended::NotWaited) {
+        if context.ui.format == Format::Json {
+            context.ui.json(&serde_json::json!({
+                "schema": 1, "deployment": deployment.name, "started": true, "waited": false,
+            }))?;
+        }
         context.ui.say(&format!(
             "started, not waited for: see `bedplate status {}`, and `bedplate up` again for the checks of layer 4",
             deployment.name

@@ -29,7 +29,7 @@ pub struct Installed {
     pub path: String,
     /// Whether it was copied just now.
     pub copied: bool,
-    /// Whether it is there for this run only.
+    /// Whether it is there for one run only.
     pub passing: bool,
 }
 
@@ -72,7 +72,7 @@ impl Host {
     }
 
     /// Puts `binary` at [`BINARY`] unless the same is there. `dry`: at a passing place instead, which
-    /// [`Host::close`] removes.
+    /// [`Host::bedplate`] removes.
     pub async fn install(&self, binary: &[u8], dry: bool) -> Result<Installed> {
         let digest = Digest::of(binary);
         let seen = self.capture(&format!("sha256sum {BINARY} 2>/dev/null || true")).await?;
@@ -97,29 +97,33 @@ impl Host {
         Ok(Installed { path, copied: true, passing: dry })
     }
 
-    /// Removes what was put there in passing, and ends the shared connection.
-    pub async fn close(&self, installed: &Installed) {
-        if installed.passing && installed.path.starts_with("/var/tmp/bedplate.") {
-            let _ = self.capture(&self.as_root(&format!("rm -f {}", installed.path))).await;
-        }
+    /// Ends the shared connection.
+    pub async fn close(&self) {
         let mut command = self.command_to(&["-O", "exit"]);
         let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
     }
 
-    /// Runs the bedplate at `path` there with `arguments` and `input` on its standard input. Its standard output
+    /// Runs the bedplate that was installed there with `arguments` and `input` on its standard input. Its standard output
     /// goes to `out`, its standard error line by line to `talk`. Returns its exit status.
     ///
     /// # Errors
     /// The connection failed or broke; what the host was doing then is in its journal.
     pub async fn bedplate(
         &self,
-        path: &str,
+        installed: &Installed,
         arguments: &str,
         input: &[u8],
         out: impl Fn(&str) -> Result<()>,
         talk: impl Fn(&str),
     ) -> Result<u8> {
-        let mut child = self.spawn(&self.as_root(&format!("{path} {arguments}")))?;
+        let path = &installed.path;
+        let command = if installed.passing {
+            let script = format!("{path} {arguments}; code=$?; rm -f {path}; exit $code");
+            format!("sh -c {}", quote(&script)?)
+        } else {
+            format!("{path} {arguments}")
+        };
+        let mut child = self.spawn(&self.as_root(&command))?;
         let stdout = child.stdout.take();
         let stderr = child.stderr.take();
         let output = async {
@@ -140,12 +144,13 @@ impl Host {
             if let Some(stdin) = &mut stdin {
                 // A far end that ended early says why on its standard error.
                 let _ = stdin.write_all(input).await;
-                let _ = stdin.shutdown().await;
+                let _ = stdin.flush().await;
             }
-            drop(stdin.take());
         };
         let (output, (), ()) = tokio::join!(output, talk, input);
         let status = child.wait().await.doing(|| "waiting for `ssh` failed")?;
+        // Open until here: its end tells the far end that nobody waits for it any more.
+        drop(stdin);
         output?;
         match status.code() {
             Some(255) | None => Err(Error::failed(format!("the connection to `{}` broke", self.destination))

@@ -91,7 +91,13 @@ impl Ui {
 
     /// Renders an error to standard error.
     pub fn error(&self, error: &Error) {
-        write_err(&errors::render(error));
+        let text = errors::render(error);
+        if self.remote {
+            let text = anstream::adapter::strip_str(&text).to_string();
+            progress::write_line(&crate::progress::Event::Error { text: text.trim_end().into() });
+        } else {
+            write_err(&text);
+        }
     }
 
     fn talk(&self, text: &str) {

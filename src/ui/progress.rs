@@ -78,7 +78,7 @@ impl Progress for Bars {
                 let line = summary.map_or_else(|| task.clone().into_owned(), |s| format!("{task}: {s}"));
                 self.all.suspend(|| write_err(&line));
             }
-            Event::Note { text } => self.all.suspend(|| write_err(&text)),
+            Event::Note { text } | Event::Error { text } => self.all.suspend(|| write_err(&text)),
             Event::Warning { text } => self.all.suspend(|| Ui::default().warn(&text)),
         }
     }
@@ -125,19 +125,21 @@ impl Progress for Plain {
                 last.remove(&*task);
                 write_err(&summary.map_or_else(|| task.clone().into_owned(), |s| format!("{task}: {s}")));
             }
-            Event::Note { text } => write_err(&text),
+            Event::Note { text } | Event::Error { text } => write_err(&text),
             Event::Warning { text } => Ui::default().warn(&text),
         }
     }
 }
 
-/// Only warnings, for `--quiet`.
+/// Only warnings and errors, for `--quiet`.
 pub struct WarningsOnly(pub Ui);
 
 impl Progress for WarningsOnly {
     fn event(&self, event: Event<'_>) {
-        if let Event::Warning { text } = event {
-            self.0.warn(&text);
+        match event {
+            Event::Warning { text } => self.0.warn(&text),
+            Event::Error { text } => write_err(&text),
+            _ => {}
         }
     }
 }
@@ -162,6 +164,7 @@ pub fn relay(line: &str, to: &dyn Progress) {
     match serde_json::from_str::<Event<'_>>(line) {
         Ok(event) => to.event(event),
         Err(_) if line.trim().is_empty() => {}
-        Err(_) => to.note(line),
+        // Not bedplate's: a shell's, or sudo's. It may be the only word on what went wrong.
+        Err(_) => to.event(Event::Error { text: line.into() }),
     }
 }

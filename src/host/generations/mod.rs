@@ -90,7 +90,6 @@ impl Generation {
 #[serde(rename_all = "kebab-case")]
 pub struct Listed {
     /// What it is; `None` where it cannot be read.
-    #[serde(flatten)]
     pub about: Option<About>,
     /// Its number.
     pub number: u64,

@@ -10,6 +10,9 @@ use std::{
 
 use bedplate::docker::Docker;
 
+/// Whose turn it is.
+static TURN: LazyLock<Arc<tokio::sync::Mutex<()>>> = LazyLock::new(Arc::default);
+
 /// A running daemon; it and all its containers end when this is dropped.
 pub(crate) struct Dockerd {
     directory: tempfile::TempDir,
@@ -22,7 +25,6 @@ impl Dockerd {
     /// Starts a daemon and waits until it answers.
     pub(crate) async fn start() -> Self {
         assert!(rustix::process::geteuid().is_root(), "the tests of a Docker daemon need root");
-        static TURN: LazyLock<Arc<tokio::sync::Mutex<()>>> = LazyLock::new(Arc::default);
         let turn = TURN.clone().lock_owned().await;
         let mut dockerd = Self { _turn: turn, directory: tempfile::tempdir().unwrap(), daemon: None };
         dockerd.launch().await;
