@@ -128,7 +128,10 @@ fn cause(error: &(dyn StdError + 'static)) -> Cause {
 fn tls_cause(error: &rustls::Error) -> Cause {
     use rustls::CertificateError as Certificate;
     match error {
-        rustls::Error::InvalidCertificate(Certificate::UnknownIssuer) => Cause::UnknownCa,
+        // A bad signature: an authority of the same name is known, with another key.
+        rustls::Error::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature) => {
+            Cause::UnknownCa
+        }
         rustls::Error::InvalidCertificate(why) => Cause::BadCertificate(why.to_string()),
         // What a server that does not speak TLS sends looks like a broken record.
         rustls::Error::InvalidMessage(_) => Cause::NotTls,
