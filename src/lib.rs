@@ -11,7 +11,7 @@
 //! | [`fleet`] | hosts reached over SSH |
 //! | [`oci`], [`docker`], [`gpu`] | adaptors: registries, the container engine, NVML |
 //! | [`store`], [`system`] | content-addressed files; files, processes, clock, network |
-//! | [`error`], [`digest`], [`progress`] | the foundation, used by all |
+//! | [`error`], [`digest`], [`reference`], [`progress`] | the foundation, used by all |
 //!
 //! Imports point down only: `cli` → features → pure modules, features → adaptors → `system`;
 //! adaptors never import features, pure modules or one another. `tests/it/imports.rs` enforces it.
@@ -19,6 +19,7 @@
 pub mod digest;
 pub mod error;
 pub mod progress;
+pub mod reference;
 
 pub mod cli;
 pub mod ui;

@@ -1,8 +1,9 @@
 //! Image references as the lock writes them.
 
-use oci_spec::distribution::Reference;
-
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    reference::Reference,
+};
 
 /// Prefix of a reference to an image layout on disk: `oci:DIR[:TAG]`.
 const LAYOUT: &str = "oci:";
@@ -20,7 +21,7 @@ pub fn normalise(reference: &str) -> Result<String> {
         }
         return Ok(reference.to_owned());
     }
-    Ok(registry_reference(reference)?.whole())
+    Ok(registry_reference(reference)?.to_string())
 }
 
 /// Whether a reference means something else tomorrow: the tag `latest`, or none, and no digest.
@@ -63,10 +64,7 @@ pub(super) fn without_tag(reference: &str) -> String {
 }
 
 fn registry_reference(reference: &str) -> Result<Reference> {
-    reference.parse().map_err(|error: oci_spec::distribution::ParseError| {
-        Error::usage(format!("`{}` is not an image reference: {error}", reference.escape_debug()))
-            .hint("write it as `registry/repository:tag`, such as `docker.io/vllm/vllm-openai:v0.11.0`")
-    })
+    reference.parse()
 }
 
 #[cfg(test)]

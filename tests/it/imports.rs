@@ -7,6 +7,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("digest", &[]),
     ("error", &[]),
     ("progress", &[]),
+    ("reference", &[]),
     // pure
     ("profile", &[]),
     ("lock", &["profile"]),
@@ -33,7 +34,7 @@ const RULES: &[(&str, &[&str])] = &[
     ),
 ];
 
-const FOUNDATION: &[&str] = &["error", "digest", "progress"];
+const FOUNDATION: &[&str] = &["error", "digest", "progress", "reference"];
 
 /// Files that may import more than their module: `lock/resolve.rs` drives the registry client.
 const EXCEPTIONS: &[(&str, &[&str])] = &[("src/lock/resolve.rs", &["oci"]), ("src/lock/resolve/", &["oci"])];

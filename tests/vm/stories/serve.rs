@@ -25,7 +25,10 @@ fn a_deployment_serves_and_a_second_up_changes_nothing() {
     assert_eq!(machine.containers(), before, "a second `up` replaced a container");
 
     machine.script("bedplate status try").expect(0).says("try");
-    machine.script("bedplate logs try --service try --tail 100000").expect(0).says("Application startup complete");
+    machine
+        .script("bedplate logs try --service try --tail 100000")
+        .expect(0)
+        .says("Application startup complete");
 }
 
 #[test]
