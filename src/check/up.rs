@@ -32,6 +32,9 @@ pub struct ObservedService {
     pub name: String,
     /// The container's name.
     pub container: String,
+    /// Its work is over and went well: a further service that runs once.
+    #[serde(default)]
+    pub done: bool,
     /// Whether it runs.
     pub state: Known<ContainerState>,
     /// What of it can be seen from outside.
@@ -132,6 +135,10 @@ pub(super) fn started(subject: &Subject<'_>, _: &Facts) -> Verdict {
                 tally.note(format!("`{name}` was started again {} times", state.restarts));
             }
             tally.good(format!("`{}` runs", service.container));
+            continue;
+        }
+        if service.done {
+            tally.good(format!("`{}` has done its work", service.container));
             continue;
         }
         for line in &state.last_lines {

@@ -53,8 +53,14 @@ pub fn run(context: &Context) -> Result<u8> {
         }
         let paths = Paths::default();
         for (name, kept) in state::all(&root, &paths)? {
-            if kept.wanted != WantedState::Running {
-                continue;
+            match kept {
+                Ok(kept) if kept.wanted == WantedState::Running => {}
+                Ok(_) => continue,
+                Err(error) => {
+                    context.ui.error(&error);
+                    code = exit::of(&error);
+                    continue;
+                }
             }
             // One that fails does not hold up the others.
             let result = async {

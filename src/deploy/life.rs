@@ -8,14 +8,18 @@ use serde::Serialize;
 use super::{
     Context, secrets, spec,
     state::{self, State, WantedState},
-    up::GRACE,
+    up::{GRACE, is_passing},
     wait,
 };
 use crate::{
     docker::{ContainerOnHost, Health, LogsWanted},
     error::{Doing, Error, Result},
+    profile::services::Role,
     system::files::HostLock,
 };
+
+/// State of a service whose work is over.
+const DONE: &str = "done";
 
 /// A deployment as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -36,6 +40,15 @@ pub struct Status {
     pub drift: Vec<String>,
 }
 
+impl Status {
+    /// Whether it should run and does not.
+    pub fn is_down(&self) -> bool {
+        self.wanted == Some(WantedState::Running)
+            && (self.healthy == Some(false)
+                || self.services.iter().any(|service| service.state != "running" && service.state != DONE))
+    }
+}
+
 /// A container as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServiceStatus {
@@ -43,7 +56,7 @@ pub struct ServiceStatus {
     pub service: String,
     /// The container's name.
     pub container: String,
-    /// Docker's word for its state, or `missing`.
+    /// Docker's word for its state, `missing`, or `done`: a further service whose work is over, and went well.
     pub state: String,
     /// Exit status of its last run, unless it runs.
     pub exit_code: Option<i64>,
@@ -93,9 +106,14 @@ pub async fn list(context: Context<'_>) -> Result<Vec<Status>> {
 /// # Errors
 /// There is none of that name (exit code 2).
 pub async fn status(context: Context<'_>, name: &str) -> Result<Status> {
-    let (state, containers) = known(context, name).await?;
+    let (state, containers) = found(context, name).await?;
     let mut services = Vec::new();
     let mut drift = Vec::new();
+    let state = state.unwrap_or_else(|error| {
+        drift.push(format!("what is kept of it cannot be read: {}", error.message()));
+        None
+    });
+    let wanted = state.as_ref().map(|state| state.wanted);
     let mut seen = BTreeSet::new();
     for made in state.iter().flat_map(|state| &state.services) {
         seen.insert(made.container.clone());
@@ -109,12 +127,16 @@ pub async fn status(context: Context<'_>, name: &str) -> Result<Status> {
         } else if found.labels.get(spec::SPEC) != Some(&made.spec) {
             drift.push(format!("container `{}` is not what `up` recorded", made.container));
         }
-        services.push(service_status(&made.service, found));
+        services.push(service_status(&made.service, found, wanted));
     }
     for (container, found) in containers.iter().filter(|(container, _)| !seen.contains(*container)) {
+        if is_passing(container) {
+            drift.push(format!("container `{container}` is left of an `up` that was cut off"));
+            continue;
+        }
         drift.push(format!("container `{container}` is not what `up` recorded"));
         let service = found.labels.get(spec::SERVICE).unwrap_or(container);
-        services.push(service_status(service, found));
+        services.push(service_status(service, found, wanted));
     }
     let running = services.iter().any(|service| service.state == "running");
     let healthy = match state.as_ref().and_then(|state| state.address.as_deref()) {
@@ -126,7 +148,7 @@ pub async fn status(context: Context<'_>, name: &str) -> Result<Status> {
     };
     Ok(Status {
         name: name.to_owned(),
-        wanted: state.as_ref().map(|state| state.wanted),
+        wanted,
         generation: state.as_ref().map(|state| state.generation),
         since: state.map(|state| state.since),
         healthy,
@@ -149,11 +171,16 @@ fn missing(service: &str, container: &str) -> ServiceStatus {
     }
 }
 
-fn service_status(service: &str, found: &ContainerOnHost) -> ServiceStatus {
+fn service_status(service: &str, found: &ContainerOnHost, wanted: Option<WantedState>) -> ServiceStatus {
+    let role = found.labels.get(spec::ROLE).map(String::as_str);
+    // After `stop` the same end means no more than that it was asked to end.
+    let done = wanted == Some(WantedState::Running)
+        && role == Some(spec::role_name(Role::Extra))
+        && found.state.ended_well();
     ServiceStatus {
         service: service.to_owned(),
         container: found.name.clone(),
-        state: found.state.status.clone(),
+        state: if done { DONE.to_owned() } else { found.state.status.clone() },
         exit_code: (!found.state.running).then_some(found.state.exit_code),
         restarts: found.state.restarts,
         since: Some(found.state.started_at.clone()).filter(|at| !at.is_empty() && !at.starts_with("0001")),
@@ -225,6 +252,14 @@ pub async fn stop(context: Context<'_>, name: &str) -> Result<Vec<String>> {
     stop_all(context, state.as_ref(), &containers).await
 }
 
+/// Stops a deployment's containers, last started first, for a start that follows: it is still wanted, so a boot in
+/// between brings it back. Returns the services that ran.
+pub async fn stop_containers(context: Context<'_>, name: &str) -> Result<Vec<String>> {
+    let _lock = HostLock::acquire(context.root, &context.paths.lock, &format!("stop `{name}`"))?;
+    let (state, containers) = known(context, name).await?;
+    stop_all(context, state.as_ref(), &containers).await
+}
+
 /// Starts a deployment's containers again as they are. For another image or setting there is `up`.
 pub async fn restart(context: Context<'_>, name: &str) -> Result<()> {
     let _lock = HostLock::acquire(context.root, &context.paths.lock, &format!("restart `{name}`"))?;
@@ -234,7 +269,7 @@ pub async fn restart(context: Context<'_>, name: &str) -> Result<()> {
             .hint("bring it up behind the gate: `bedplate up -f DEPLOYMENT`"));
     }
     stop_all(context, state.as_ref(), &containers).await?;
-    for container in order(state.as_ref(), &containers) {
+    for container in order(state.as_ref(), &containers).into_iter().filter(|name| !is_passing(name)) {
         context.docker.start(container).await.doing(|| format!("restarting `{name}`"))?;
     }
     want(context, name, state.as_ref(), WantedState::Running)
@@ -244,7 +279,9 @@ pub async fn restart(context: Context<'_>, name: &str) -> Result<()> {
 /// host that it mounted are never touched.
 pub async fn remove(context: Context<'_>, name: &str, purge: bool) -> Result<()> {
     let _lock = HostLock::acquire(context.root, &context.paths.lock, &format!("rm `{name}`"))?;
-    let (state, containers) = known(context, name).await?;
+    let (state, containers) = found(context, name).await?;
+    // What cannot be read is no reason to keep what is to be purged.
+    let state = if purge { state.unwrap_or_default() } else { state? };
     want(context, name, state.as_ref(), WantedState::Stopped)?;
     stop_all(context, state.as_ref(), &containers).await?;
     for found in containers.values() {
@@ -267,7 +304,16 @@ async fn known(
     context: Context<'_>,
     name: &str,
 ) -> Result<(Option<State>, BTreeMap<String, ContainerOnHost>)> {
-    let state = if is_name(name) { state::load(context.root, context.paths, name)? } else { None };
+    let (state, containers) = found(context, name).await?;
+    Ok((state?, containers))
+}
+
+/// The same, where what is kept may be unreadable.
+async fn found(
+    context: Context<'_>,
+    name: &str,
+) -> Result<(Result<Option<State>>, BTreeMap<String, ContainerOnHost>)> {
+    let state = if is_name(name) { state::load(context.root, context.paths, name) } else { Ok(None) };
     let mut containers = BTreeMap::new();
     if is_name(name) {
         for listed in context.docker.list_by_label(&format!("{}={name}", spec::DEPLOYMENT)).await? {
@@ -276,7 +322,7 @@ async fn known(
             }
         }
     }
-    if state.is_none() && containers.is_empty() {
+    if matches!(state, Ok(None)) && containers.is_empty() {
         let there = names(context).await?;
         let shown = name.escape_debug();
         let error = Error::usage(format!("there is no deployment `{shown}` on this host"));

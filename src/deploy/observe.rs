@@ -9,6 +9,7 @@ use crate::{
     check::up::{Bound, ContainerState, Exposure, ObservedService},
     docker::{ContainerOnHost, Port},
     host::facts::Known,
+    profile::services::Role,
     system::files::read_input,
 };
 
@@ -16,6 +17,8 @@ use crate::{
 const LINES: usize = 20;
 /// Shorter values are not looked for: they would be found everywhere.
 const SHORTEST: usize = 4;
+/// Shorter lines of a secret of several lines are not looked for.
+const SHORTEST_LINE: usize = 8;
 /// How many processes of a container are looked at.
 const PROCESSES: usize = 256;
 
@@ -28,8 +31,10 @@ pub async fn services(
     let mut seen = Vec::new();
     for spec in specs {
         let name = &spec.container.name;
+        let mut done = false;
         let (state, exposure) = match context.docker.inspect(name).await {
             Ok(Some(found)) => {
+                done = spec.role == Role::Extra && found.state.ended_well();
                 let lines = if found.state.running && found.state.restarts == 0 {
                     Vec::new()
                 } else {
@@ -46,7 +51,8 @@ pub async fn services(
             ),
             Err(error) => (Known::unknown(error.message()), Known::unknown(error.message())),
         };
-        seen.push(ObservedService { name: spec.service.clone(), container: name.clone(), state, exposure });
+        let (service, container) = (spec.service.clone(), name.clone());
+        seen.push(ObservedService { name: service, container, done, state, exposure });
     }
     seen
 }
@@ -124,16 +130,42 @@ pub(super) async fn last_lines(
     lines.iter().map(|line| redact(line, secrets)).collect()
 }
 
-/// The text with every secret's value replaced by its name.
+/// The text with every secret's value, and every line of one of several lines, replaced by its name. Where values
+/// overlap, all they cover goes.
 pub fn redact(text: &str, secrets: &BTreeMap<String, SecretString>) -> String {
-    let mut text = text.to_owned();
+    let mut found: Vec<(usize, usize, &str)> = Vec::new();
     for (name, value) in secrets {
-        let value = value.expose_secret().trim();
-        if value.len() >= SHORTEST && text.contains(value) {
-            text = text.replace(value, &format!("<secret {name}>"));
+        for part in parts(value.expose_secret()) {
+            // Step by one character: a value can overlap itself.
+            let step = part.chars().next().map_or(1, char::len_utf8);
+            let mut from = 0;
+            while let Some(at) = text.get(from..).and_then(|rest| rest.find(part)) {
+                found.push((from + at, from + at + part.len(), name));
+                from += at + step;
+            }
         }
     }
-    text
+    // The longer of two that begin together gives its name.
+    found.sort_by_key(|&(start, end, _)| (start, std::cmp::Reverse(end)));
+    let mut clean = String::with_capacity(text.len());
+    let mut covered = 0;
+    for (start, end, name) in found {
+        if start >= covered {
+            clean.push_str(&text[covered..start]);
+            clean.push_str(&format!("<secret {name}>"));
+        }
+        covered = covered.max(end);
+    }
+    clean.push_str(&text[covered..]);
+    clean
+}
+
+/// What is looked for of a secret: a log shows a value of several lines line by line.
+fn parts(value: &str) -> impl Iterator<Item = &str> {
+    let whole = value.trim();
+    let lines =
+        whole.lines().map(str::trim).filter(move |line| *line != whole && line.len() >= SHORTEST_LINE);
+    std::iter::once(whole).filter(|whole| whole.len() >= SHORTEST).chain(lines)
 }
 
 #[cfg(test)]
@@ -147,6 +179,31 @@ mod tests {
             ("SHORT".to_owned(), SecretString::from("a")),
         ]);
         assert_eq!(redact("a key=s3cr3t-value b", &secrets), "a key=<secret TOKEN> b");
+    }
+
+    #[test]
+    fn overlapping_and_long_values_leave_nothing() {
+        let secrets = BTreeMap::from([
+            ("A".to_owned(), SecretString::from("abcd")),
+            ("B".to_owned(), SecretString::from("abcd-efgh")),
+            ("C".to_owned(), SecretString::from("efgh-ijkl")),
+            ("D".to_owned(), SecretString::from("secret")),
+            ("KEY".to_owned(), SecretString::from("-----BEGIN-----\nMIIEvAIBADAN\r\nshort\n-----END-----\n")),
+        ]);
+        for (text, wanted) in [
+            ("x abcd y", "x <secret A> y"),
+            ("x abcd-efgh y", "x <secret B> y"),
+            ("x abcd-efgh-ijkl y", "x <secret B> y"),
+            ("abcdabcd", "<secret A><secret A>"),
+            ("secret abcd", "<secret D> <secret A>"),
+            ("| MIIEvAIBADAN", "| <secret KEY>"),
+            ("short", "short"),
+            ("-----BEGIN-----\nMIIEvAIBADAN\r\nshort\n-----END-----", "<secret KEY>"),
+            ("é abcd é", "é <secret A> é"),
+            ("", ""),
+        ] {
+            assert_eq!(redact(text, &secrets), wanted, "{text}");
+        }
     }
 
     #[test]

@@ -87,15 +87,48 @@ pub fn forget(root: &Root, paths: &Paths, deployment: &str) -> Result<bool> {
     root.remove_tree(&directory(paths, deployment))
 }
 
-/// Every deployment a state is kept of, by name.
-pub fn all(root: &Root, paths: &Paths) -> Result<BTreeMap<String, State>> {
+/// Every deployment a state is kept of, by name. One that cannot be read does not hide the others.
+pub fn all(root: &Root, paths: &Paths) -> Result<BTreeMap<String, Result<State>>> {
     let mut found = BTreeMap::new();
     for entry in root.list(&paths.state)? {
-        if entry.is_dir
-            && let Some(state) = load(root, paths, &entry.name)?
-        {
+        if !entry.is_dir {
+            continue;
+        }
+        if let Some(state) = load(root, paths, &entry.name).transpose() {
             found.insert(entry.name, state);
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods)]
+
+    use super::*;
+
+    #[test]
+    fn one_unreadable_state_does_not_hide_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let paths = Paths { state: "/deployments".to_owned(), ..Paths::default() };
+        std::fs::create_dir(dir.path().join("deployments")).unwrap();
+        let state = State {
+            version: 1,
+            wanted: WantedState::Running,
+            generation: 3,
+            services: Vec::new(),
+            address: None,
+            since: String::new(),
+        };
+        for name in ["bad", "good"] {
+            save(&root, &paths, name, &state, Some("name: x\n")).unwrap();
+        }
+        std::fs::write(dir.path().join("deployments/bad/state.json"), "{").unwrap();
+        std::fs::create_dir(dir.path().join("deployments/empty")).unwrap();
+        let found = all(&root, &paths).unwrap();
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["bad", "good"]);
+        assert!(found["bad"].as_ref().unwrap_err().message().contains("bad/state.json"));
+        assert_eq!(found["good"].as_ref().unwrap(), &state);
+    }
 }

@@ -1,7 +1,8 @@
 //! Bringing a deployment up: what is wanted against what is there, then only the difference.
 //!
 //! All that can fail without harm comes first: images are looked for, secrets placed, new containers made under
-//! another name. Only then is a running container stopped for its successor.
+//! another name. Only then is a running container stopped for its successor, and it is removed once that has started:
+//! where it cannot start, the old one is put back and serves on.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,11 +15,15 @@ use super::{
     wait,
 };
 use crate::{
-    check::up::Observed,
+    check::up::{ContainerState, Observed},
     docker::ContainerOnHost,
     error::{Doing, Error, Result},
+    host::facts::Known,
     lock::{self, Lock},
-    profile::{Deployment, Profile, services},
+    profile::{
+        Deployment, Profile,
+        services::{self, Role},
+    },
     progress::Unit,
     system::{clock, files::HostLock},
 };
@@ -29,6 +34,13 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(900);
 pub(super) const GRACE: u32 = 30;
 /// Ends the name of a container that is to take another's place.
 const SUCCESSOR: &str = ".bedplate-new";
+/// Ends the name of a container that gave place, until its successor has started.
+const PREDECESSOR: &str = ".bedplate-old";
+
+/// Whether a container's name is one that only an `up` on its way gives.
+pub(super) fn is_passing(container: &str) -> bool {
+    container.ends_with(SUCCESSOR) || container.ends_with(PREDECESSOR)
+}
 
 /// What is to be brought up.
 #[derive(Clone, Copy)]
@@ -129,6 +141,39 @@ struct Step {
     new: Option<String>,
     /// A secret changed since it started.
     stale_secrets: bool,
+    /// Its secrets, as files.
+    files: BTreeMap<String, SecretString>,
+}
+
+impl Step {
+    /// Whether nothing is to be done: it runs as wanted.
+    fn runs_as_wanted(&self) -> bool {
+        self.new.is_none() && !self.stale_secrets && self.old.as_ref().is_some_and(|old| old.state.running)
+    }
+
+    /// The container that counts before this step is gone.
+    fn before(&self) -> Made {
+        let made = |id: &str, spec: String| Made {
+            service: self.spec.service.clone(),
+            container: self.spec.container.name.clone(),
+            id: id.to_owned(),
+            spec,
+        };
+        match (&self.old, &self.new) {
+            (Some(old), _) => made(&old.id, old.labels.get(spec::SPEC).cloned().unwrap_or_default()),
+            (None, new) => {
+                made(new.as_deref().unwrap_or(&self.spec.container.name), self.spec.digest.to_string())
+            }
+        }
+    }
+}
+
+/// How a step went.
+enum Settled {
+    /// The container of this id runs.
+    Runs { id: String, change: Change },
+    /// It could not be started. `instead`: what Docker said, where the container before it was put back.
+    NotStarted { error: Error, instead: Option<String> },
 }
 
 /// Brings a deployment up and waits until it serves. The gate is the caller's: this starts what it is given. Takes
@@ -146,54 +191,94 @@ pub async fn up(context: Context<'_>, wanted: Wanted<'_>, options: Options) -> R
     let labels = spec::deployment_labels(name);
     context.docker.ensure_network(&spec::network(name), &labels).await?;
     let mut steps = Vec::new();
-    if let Err(error) = prepare(context, wanted, specs, &mut steps).await {
+    let target = wait::Target::new(wanted);
+    let mut state = State {
+        version: 1,
+        wanted: WantedState::Running,
+        generation: wanted.generation,
+        services: Vec::new(),
+        address: target.published(),
+        since: format!("{:.0}", clock::now()),
+    };
+    let mut prepared = prepare(context, wanted, specs, &mut steps).await;
+    if prepared.is_ok() {
+        // Kept before the first start: cut off after it, the boot unit still knows what should run.
+        state.services = steps.iter().map(Step::before).collect();
+        prepared = state::save(context.root, context.paths, name, &state, Some(wanted.text));
+    }
+    if let Err(error) = prepared {
         for id in steps.iter().filter_map(|step| step.new.as_ref()) {
             // The first error is what counts.
-            let _ = context.docker.remove(id).await;
+            let _ = context.docker.remove_unstarted(id).await;
         }
         return Err(error);
     }
-    let mut changes = Vec::new();
-    let mut ended = Ended::NotWaited;
-    let mut made = Vec::new();
+    let mut done = Done {
+        changes: Vec::new(),
+        observed: Observed { deployment: name.to_owned(), ..Observed::default() },
+        ended: Ended::NotWaited,
+    };
+    let settled = settle_all(context, name, &steps, &mut state, &mut done).await;
+    state::save(context.root, context.paths, name, &state, None)?;
+    let instead = settled?;
+    done.changes.extend(remove_unwanted(context, name, &steps).await?);
+    drop(lock);
+    context.progress.finished("start containers", None);
+    // What Docker counts goes on from before for a container that was kept; a start by hand sets it to zero.
+    let kept = |step: &&Step| done.changes.contains(&(step.spec.service.clone(), Change::Kept));
+    let restarts = steps
+        .iter()
+        .filter(kept)
+        .filter_map(|step| Some((step.spec.service.clone(), step.old.as_ref()?.state.restarts)))
+        .collect();
+    let specs: Vec<Spec> = steps.into_iter().map(|step| step.spec).collect();
+    if options.wait && matches!(done.ended, Ended::NotWaited) {
+        let observed = &mut done.observed;
+        done.ended =
+            wait::until_serving(context, &target, &specs, &restarts, options.timeout, observed).await?;
+    }
+    done.observed.services = observe::services(context, &specs, wanted.secrets).await;
+    if let (Ended::NotStarted { service, .. }, Some(said)) = (&done.ended, instead)
+        && let Some(seen) = done.observed.services.iter_mut().find(|seen| seen.name == *service)
+    {
+        // What is wanted is not what runs there.
+        seen.state = Known::Ok(ContainerState {
+            error: Some(observe::redact(&said, wanted.secrets)),
+            last_lines: vec!["the container before it was put back".to_owned()],
+            ..ContainerState::default()
+        });
+    }
+    Ok(done)
+}
+
+/// Takes every step, in order, until one cannot be taken. Returns what Docker said of a container that could not be
+/// started, where the one before it was put back.
+async fn settle_all(
+    context: Context<'_>,
+    deployment: &str,
+    steps: &[Step],
+    state: &mut State,
+    done: &mut Done,
+) -> Result<Option<String>> {
+    // A one-shot that ended well is over only as long as what it was started with still runs: after a stop or a
+    // boot, a service that ends with 0 when asked to looks the same.
+    let runs = steps.iter().any(|step| step.spec.role != Role::Extra && step.runs_as_wanted());
     context.progress.started("start containers", Some(steps.len() as u64), Unit::Items);
     for (number, step) in steps.iter().enumerate() {
-        let id = settle(context, step).await?;
-        made.push(Made {
-            service: step.spec.service.clone(),
-            container: step.spec.container.name.clone(),
-            id: id.clone(),
-            spec: step.spec.digest.to_string(),
-        });
-        match start(context, step, &id).await {
-            Ok(change) => changes.push((step.spec.service.clone(), change)),
-            Err(error) => {
-                ended = Ended::NotStarted { service: step.spec.service.clone(), error };
-                break;
+        let service = step.spec.service.clone();
+        match settle(context, deployment, step, runs).await? {
+            Settled::Runs { id, change } => {
+                state.services[number] = Made { id, spec: step.spec.digest.to_string(), ..step.before() };
+                done.changes.push((service, change));
+            }
+            Settled::NotStarted { error, instead } => {
+                done.ended = Ended::NotStarted { service, error };
+                return Ok(instead);
             }
         }
         context.progress.advanced("start containers", number as u64 + 1, None);
     }
-    changes.extend(remove_unwanted(context, name, &steps).await?);
-    let target = wait::Target::new(wanted);
-    let state = State {
-        version: 1,
-        wanted: WantedState::Running,
-        generation: wanted.generation,
-        services: made,
-        address: target.published(),
-        since: format!("{:.0}", clock::now()),
-    };
-    state::save(context.root, context.paths, name, &state, Some(wanted.text))?;
-    drop(lock);
-    context.progress.finished("start containers", None);
-    let specs: Vec<Spec> = steps.into_iter().map(|step| step.spec).collect();
-    let mut observed = Observed { deployment: name.to_owned(), ..Observed::default() };
-    if options.wait && matches!(ended, Ended::NotWaited) {
-        ended = wait::until_serving(context, &target, &specs, options.timeout, &mut observed).await?;
-    }
-    observed.services = observe::services(context, &specs, wanted.secrets).await;
-    Ok(Done { changes, observed, ended })
+    Ok(None)
 }
 
 /// What every service becomes, with the image it is made from.
@@ -239,6 +324,7 @@ async fn prepare(
             must_exist(context, service, &volume.source)?;
         }
         let name = spec.container.name.clone();
+        finish_interrupted(context, deployment, &name).await?;
         let old = context.docker.inspect(&name).await?;
         if let Some(old) = &old
             && old.labels.get(spec::DEPLOYMENT).map(String::as_str) != Some(deployment)
@@ -255,10 +341,10 @@ async fn prepare(
             |owner| secrets::place(context.root, context.paths, deployment, &service.name, &files, owner);
         // Docker wants the sources of mounts when a container is made; whose they are is known only then.
         let mut changed = if files.is_empty() && service.secrets.is_empty() { false } else { place(None)? };
-        let mut step = Step { spec, old, new: None, stale_secrets: false };
+        let mut step = Step { spec, old, new: None, stale_secrets: false, files: files.clone() };
         if !same {
             let successor = format!("{name}{SUCCESSOR}");
-            context.docker.remove(&successor).await?;
+            context.docker.remove_unstarted(&successor).await?;
             let mut container = step.spec.container.clone();
             container.name.clone_from(&successor);
             step.new = Some(context.docker.create(&container).await?);
@@ -307,37 +393,122 @@ fn newer_than_start(
     Ok(false)
 }
 
-/// Puts the successor in its place, where there is one. Returns the id of the container that counts.
-async fn settle(context: Context<'_>, step: &Step) -> Result<String> {
+/// Ends what a run that was cut off began: a container that gave place goes where its successor was started, and comes
+/// back where it was not.
+async fn finish_interrupted(context: Context<'_>, deployment: &str, name: &str) -> Result<()> {
+    let place = format!("{name}{PREDECESSOR}");
+    let Some(old) = context.docker.inspect(&place).await? else { return Ok(()) };
+    let ours =
+        |found: &ContainerOnHost| found.labels.get(spec::DEPLOYMENT).is_some_and(|of| of == deployment);
+    if !ours(&old) {
+        return Err(Error::failed(format!("a container `{place}` is there that is not this deployment's"))
+            .hint(format!("look at it with `docker inspect {place}`, and rename or remove it")));
+    }
+    match context.docker.inspect(name).await? {
+        Some(new) if new.state.has_started() => {
+            context.docker.stop(&old.id, GRACE).await?;
+            return context.docker.remove(&old.id).await;
+        }
+        Some(new) if ours(&new) => context.docker.remove_unstarted(&new.id).await?,
+        // Someone else's: `prepare` refuses it.
+        Some(_) => return Ok(()),
+        None => {}
+    }
+    context.docker.rename(&old.id, name).await.doing(|| format!("putting container `{name}` back"))
+}
+
+/// Puts the successor in its place, where there is one, and starts what does not run.
+async fn settle(
+    context: Context<'_>,
+    deployment: &str,
+    step: &Step,
+    one_shots_stay: bool,
+) -> Result<Settled> {
     let name = &step.spec.container.name;
     let Some(new) = &step.new else {
-        return Ok(step.old.as_ref().map_or_else(|| name.clone(), |old| old.id.clone()));
+        let id = step.before().id;
+        let change = match &step.old {
+            Some(old) if old.state.running && step.stale_secrets => {
+                context.docker.stop(&id, GRACE).await?;
+                Change::Restarted
+            }
+            Some(old) if old.state.running => return Ok(Settled::Runs { id, change: Change::Kept }),
+            Some(old)
+                if one_shots_stay
+                    && !step.stale_secrets
+                    && step.spec.role == Role::Extra
+                    && old.state.ended_well() =>
+            {
+                return Ok(Settled::Runs { id, change: Change::Kept });
+            }
+            _ => Change::Started,
+        };
+        return Ok(match start(context, step, &id).await {
+            Ok(()) => Settled::Runs { id, change },
+            Err(error) => Settled::NotStarted { error, instead: None },
+        });
     };
     if let Some(old) = &step.old {
         context.docker.stop(&old.id, GRACE).await?;
-        context.docker.remove(&old.id).await?;
+        if let Err(error) = context.docker.rename(&old.id, &format!("{name}{PREDECESSOR}")).await {
+            let _ = put_back(context, deployment, step, old).await;
+            return Err(error).doing(|| format!("making room for the new container `{name}`"));
+        }
     }
-    context
-        .docker
-        .rename(new, name)
-        .await
-        .doing(|| format!("putting the new container `{name}` in place"))?;
-    Ok(new.clone())
+    let placed = context.docker.rename(new, name).await;
+    let started = match placed.doing(|| format!("putting the new container `{name}` in place")) {
+        Ok(()) => start(context, step, new).await,
+        Err(error) => Err(error),
+    };
+    match (started, &step.old) {
+        (Ok(()), Some(old)) => {
+            // Where it cannot be removed now the next `up` does it; until then `status` names it.
+            let _ = context.docker.remove(&old.id).await;
+            Ok(Settled::Runs { id: new.clone(), change: Change::Replaced })
+        }
+        (Ok(()), None) => Ok(Settled::Runs { id: new.clone(), change: Change::Created }),
+        (Err(error), None) => Ok(Settled::NotStarted { error, instead: None }),
+        (Err(error), Some(old)) => {
+            let found = context.docker.inspect(new).await.ok().flatten();
+            let said = found.as_ref().map(|found| found.state.error.clone()).filter(|said| !said.is_empty());
+            let ran = found.is_some_and(|found| found.state.has_started());
+            let instead = Some(said.unwrap_or_else(|| error.message().to_owned()));
+            let back = async {
+                if ran {
+                    context.docker.remove(new).await?;
+                } else {
+                    context.docker.remove_unstarted(new).await?;
+                }
+                context.docker.rename(&old.id, name).await?;
+                put_back(context, deployment, step, old).await
+            };
+            let error = match back.await {
+                Ok(()) => error,
+                Err(second) => {
+                    error.hint(format!("the container before it could not be put back: {}", second.message()))
+                }
+            };
+            Ok(Settled::NotStarted { error, instead })
+        }
+    }
 }
 
-async fn start(context: Context<'_>, step: &Step, id: &str) -> Result<Change> {
-    let change = match (&step.new, &step.old) {
-        (Some(_), Some(_)) => Change::Replaced,
-        (Some(_), None) => Change::Created,
-        (None, Some(old)) if old.state.running && step.stale_secrets => {
-            context.docker.stop(id, GRACE).await?;
-            Change::Restarted
-        }
-        (None, Some(old)) if old.state.running => return Ok(Change::Kept),
-        (None, _) => Change::Started,
-    };
-    context.docker.start(id).await.doing(|| format!("starting service `{}`", step.spec.service))?;
-    Ok(change)
+async fn start(context: Context<'_>, step: &Step, id: &str) -> Result<()> {
+    context.docker.start(id).await.doing(|| format!("starting service `{}`", step.spec.service))
+}
+
+/// Starts a container again whose successor could not be, where it ran before.
+async fn put_back(context: Context<'_>, deployment: &str, step: &Step, old: &ContainerOnHost) -> Result<()> {
+    if !old.state.running {
+        return Ok(());
+    }
+    if !step.files.is_empty() {
+        // They are the new one's user's by now.
+        let owner = secrets::owner(context.docker, &old.id, old.user.as_deref()).await?;
+        let service = &step.spec.service;
+        secrets::place(context.root, context.paths, deployment, service, &step.files, Some(owner))?;
+    }
+    context.docker.start(&old.id).await
 }
 
 /// Removes containers of this deployment that no service stands behind any more.
@@ -348,8 +519,19 @@ async fn remove_unwanted(
 ) -> Result<Vec<(String, Change)>> {
     let mut changes = Vec::new();
     for listed in context.docker.list_by_label(&format!("{}={deployment}", spec::DEPLOYMENT)).await? {
-        if steps.iter().any(|step| step.spec.container.name == listed.name) {
+        let is_wanted = |name: &str| steps.iter().any(|step| step.spec.container.name == name);
+        if is_wanted(&listed.name) {
             continue;
+        }
+        match (listed.name.strip_suffix(PREDECESSOR), listed.name.strip_suffix(SUCCESSOR)) {
+            // All there is of the service, where it could not be put back.
+            (Some(name), _) if is_wanted(name) => continue,
+            // Made, and its turn did not come.
+            (_, Some(name)) if is_wanted(name) => {
+                context.docker.remove_unstarted(&listed.id).await?;
+                continue;
+            }
+            _ => {}
         }
         context.docker.stop(&listed.id, GRACE).await?;
         context.docker.remove(&listed.id).await?;

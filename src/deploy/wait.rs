@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     check::up::{Agent, Observed, Serving},
-    docker::ContainerOnHost,
+    docker::{ContainerOnHost, State},
     error::{Doing, Result},
     host::facts::Known,
     profile::services::{self, Role, Service},
@@ -25,6 +25,9 @@ use crate::{
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at a container that was started again, and how many there are.
+const LOOK: Duration = Duration::from_millis(50);
+const LOOKS: u32 = 40;
 /// Time limit of one request.
 const REQUEST: Duration = Duration::from_secs(5);
 /// The largest answer read, in bytes.
@@ -138,11 +141,13 @@ pub(super) async fn get(
     Ok((answer.status().as_u16(), body))
 }
 
-/// Waits, and fills in what was seen of the API and the agent.
+/// Waits, and fills in what was seen of the API and the agent. `restarts`: how often Docker had started each service
+/// again before; none where nothing is said.
 pub(super) async fn until_serving(
     context: Context<'_>,
     target: &Target,
     specs: &[Spec],
+    restarts: &BTreeMap<String, u64>,
     limit: Duration,
     observed: &mut Observed,
 ) -> Result<Ended> {
@@ -153,12 +158,15 @@ pub(super) async fn until_serving(
     let mut serving = Serving { model: target.model.clone(), ..Serving::default() };
     let mut agent = Agent::default();
     let mut agent_unknown: Option<String> = None;
+    let before = |spec: &Spec| restarts.get(&spec.service).copied().unwrap_or(0);
     let ended = loop {
         let mut containers = BTreeMap::new();
         let mut exited = None;
         for spec in specs {
             let found = context.docker.inspect(&spec.container.name).await?;
-            if exited.is_none() && has_exited(spec, found.as_ref()) {
+            if exited.is_none()
+                && has_exited(spec.role, found.as_ref().map(|found| &found.state), before(spec))
+            {
                 exited = Some(spec.service.clone());
             }
             if let Some(found) = found {
@@ -166,6 +174,9 @@ pub(super) async fn until_serving(
             }
         }
         if let Some(service) = exited {
+            if let Some(found) = containers.get(&service) {
+                until_ended_again(context, &found.id).await?;
+            }
             break Ended::Exited { service };
         }
         let engine_ready = look(&client, target, &containers, &mut serving).await;
@@ -209,15 +220,26 @@ pub(super) async fn until_serving(
     Ok(ended)
 }
 
-/// Whether a container's end ends the wait. One that Docker has started again has ended too; a further service that
+/// Whether a container's end ends the wait. One that Docker started again since has ended too; a further service that
 /// ended well has done its work.
-fn has_exited(spec: &Spec, found: Option<&ContainerOnHost>) -> bool {
-    let Some(found) = found else { return true };
-    let state = &found.state;
-    if state.running && !state.restarting && state.restarts == 0 {
-        return false;
+fn has_exited(role: Role, state: Option<&State>, restarts_before: u64) -> bool {
+    let Some(state) = state else { return true };
+    if state.running && !state.restarting {
+        return state.restarts > restarts_before;
     }
-    !(spec.role == Role::Extra && !state.running && state.exit_code == 0 && state.error.is_empty())
+    !(role == Role::Extra && state.ended_well())
+}
+
+/// Docker forgets how a container ended as it starts it again. One that fails at once is waited for a little, so that
+/// its end can be shown.
+async fn until_ended_again(context: Context<'_>, container: &str) -> Result<()> {
+    for _ in 0..LOOKS {
+        match context.docker.inspect(container).await? {
+            Some(found) if found.state.running && !found.state.restarting => tokio::time::sleep(LOOK).await,
+            _ => break,
+        }
+    }
+    Ok(())
 }
 
 async fn look(
@@ -337,6 +359,30 @@ mod tests {
         assert_eq!(served_name("a/b", &words(&["--seed", "1"])), "a/b");
         assert_eq!(served_name("a/b", &words(&["--served-model-name", "x", "y"])), "x");
         assert_eq!(served_name("a/b", &words(&["--served-model-name=z"])), "z");
+    }
+
+    #[test]
+    fn an_end_is_told_from_a_restart_of_long_ago() {
+        let running = State { running: true, started_at: "2026-01-01T00:00:00Z".into(), ..State::default() };
+        let ended = State { running: false, ..running.clone() };
+        let again = State { restarts: 2, ..running.clone() };
+        let waits = State { restarting: true, ..again.clone() };
+        let failed = State { exit_code: 1, ..ended.clone() };
+        let never = State { started_at: "0001-01-01T00:00:00Z".into(), ..ended.clone() };
+        let cases = [
+            (Role::Engine, Some(&running), 0, false),
+            (Role::Engine, Some(&again), 2, false),
+            (Role::Engine, Some(&again), 1, true),
+            (Role::Engine, Some(&waits), 2, true),
+            (Role::Engine, Some(&ended), 0, true),
+            (Role::Engine, None, 0, true),
+            (Role::Extra, Some(&ended), 0, false),
+            (Role::Extra, Some(&failed), 0, true),
+            (Role::Extra, Some(&never), 0, true),
+        ];
+        for (role, state, before, wanted) in cases {
+            assert_eq!(has_exited(role, state, before), wanted, "{role:?} {state:?} {before}");
+        }
     }
 
     #[test]

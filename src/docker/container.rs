@@ -186,6 +186,22 @@ pub struct State {
     pub pid: Option<u32>,
 }
 
+impl State {
+    /// Whether it ran and its work ended well: status 0, and not to be started again.
+    pub fn ended_well(&self) -> bool {
+        self.has_started()
+            && !self.running
+            && !self.restarting
+            && self.exit_code == 0
+            && self.error.is_empty()
+    }
+
+    /// Whether it was ever started. Docker's zero time is the year 1.
+    pub fn has_started(&self) -> bool {
+        !self.started_at.is_empty() && !self.started_at.starts_with("0001")
+    }
+}
+
 /// A health check's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
@@ -252,9 +268,19 @@ impl Docker {
             .map_err(|error| failed(Asked::Stop(container), error))
     }
 
-    /// Removes a container, running or not, with its anonymous volumes; one that is not there is no error.
+    /// Removes a container, running or not; one that is not there is no error. Its anonymous volumes stay: what it
+    /// wrote there is not ours to throw away.
     pub async fn remove(&self, container: &str) -> Result<()> {
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        self.remove_with(container, false).await
+    }
+
+    /// Removes a container that never ran, with the anonymous volumes made for it, which are empty.
+    pub async fn remove_unstarted(&self, container: &str) -> Result<()> {
+        self.remove_with(container, true).await
+    }
+
+    async fn remove_with(&self, container: &str, volumes: bool) -> Result<()> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(volumes).build();
         match self.client.remove_container(container, Some(options)).await {
             Err(error) if !is_absent(&error) => Err(failed(Asked::Remove(container), error)),
             _ => Ok(()),

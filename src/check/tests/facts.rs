@@ -320,6 +320,7 @@ fn observed() -> Observed {
     let service = |name: &str, port: u16| ObservedService {
         name: name.to_owned(),
         container: name.to_owned(),
+        done: false,
         state: Known::Ok(ContainerState { running: true, ..ContainerState::default() }),
         exposure: Known::Ok(Exposure { wanted: bound(port), bound: bound(port), leaks: Vec::new() }),
     };

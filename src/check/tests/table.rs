@@ -449,3 +449,12 @@ fn every_check_has_a_way_to_fail_and_to_be_unknown() {
         assert!(check.id == "image.locked" || cases().any(|case| case.1 == Unknown), "{}", check.id);
     }
 }
+
+#[test]
+fn a_one_shot_that_ended_well_counts_as_started() {
+    let mut world = world();
+    exit(&mut world, 0, "");
+    assert_eq!(world.finding("up.started").outcome, Fail);
+    world.observed.as_mut().unwrap().services[0].done = true;
+    assert_eq!(world.finding("up.started").outcome, Pass);
+}

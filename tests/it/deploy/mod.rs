@@ -2,11 +2,11 @@
 
 mod host;
 
-use std::{net::TcpListener, os::unix::fs::MetadataExt, time::Duration};
+use std::{collections::BTreeMap, net::TcpListener, os::unix::fs::MetadataExt, time::Duration};
 
 use bedplate::{
     deploy::{Change, Options, life, up::Ended},
-    docker::Docker,
+    docker::{Docker, NewContainer},
     error::Kind,
 };
 use futures_util::TryStreamExt;
@@ -231,4 +231,132 @@ async fn a_taken_port_is_named() {
     assert!(error.hints().iter().any(|hint| hint.contains("ss -ltnp")), "{error:?}");
     let state = done.observed.services[0].state.as_result().unwrap();
     assert!(!state.running && state.error.is_some(), "{state:?}");
+}
+
+/// The port the replacement wants is taken: the old container is put back and serves on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_that_cannot_start_gives_place_again() {
+    let host = Host::new().await;
+    let text = engine(&host, free_port());
+    host.up(&text, LIMIT).await.unwrap();
+    let id = host.id("demo").await;
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let done = host.up(&engine(&host, taken.local_addr().unwrap().port()), LIMIT).await.unwrap();
+    assert!(matches!(&done.ended, Ended::NotStarted { service, .. } if service == "demo"), "{done:#?}");
+    let seen = done.observed.services[0].state.as_result().unwrap();
+    assert!(!seen.running && seen.error.as_ref().unwrap().contains("address already in use"), "{seen:?}");
+    let found = host.docker.inspect("demo").await.unwrap().unwrap();
+    assert!(found.id == id && found.state.running, "{:?}", found.state);
+    assert_eq!(host.docker.list_by_label("bedplate.deployment=demo").await.unwrap().len(), 1);
+    assert!(life::status(host.context(), "demo").await.unwrap().drift.is_empty());
+    let again = host.up(&text, LIMIT).await.unwrap();
+    assert!(again.unchanged() && matches!(again.ended, Ended::Serving), "{again:#?}");
+}
+
+/// What is left of an `up` that was cut off between its renames and the start is put right by the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_that_was_cut_off_is_ended() {
+    let host = Host::new().await;
+    let text = engine(&host, free_port());
+    host.up(&text, LIMIT).await.unwrap();
+    let id = host.id("demo").await;
+
+    // Before the new one had its name: the old one comes back.
+    host.docker.stop("demo", 1).await.unwrap();
+    host.docker.rename("demo", "demo.bedplate-old").await.unwrap();
+    let drift = life::status(host.context(), "demo").await.unwrap().drift;
+    assert!(drift.iter().any(|line| line.contains("cut off")), "{drift:?}");
+    let done = host.up(&text, LIMIT).await.unwrap();
+    assert_eq!((done.changes[0].1, host.id("demo").await), (Change::Started, id.clone()));
+
+    // After the new one was started: the old one goes.
+    let left = NewContainer { name: "demo.bedplate-old".to_owned(), ..leftover(&host) };
+    host.docker.create(&left).await.unwrap();
+    let done = host.up(&text, LIMIT).await.unwrap();
+    assert!(done.unchanged(), "{:?}", done.changes);
+    assert!(host.docker.inspect("demo.bedplate-old").await.unwrap().is_none());
+
+    // Before the new one was started: the old one comes back, and the new one goes.
+    host.docker.stop("demo", 1).await.unwrap();
+    host.docker.rename("demo", "demo.bedplate-old").await.unwrap();
+    host.docker.create(&leftover(&host)).await.unwrap();
+    let done = host.up(&text, LIMIT).await.unwrap();
+    assert_eq!((done.changes[0].1, host.id("demo").await), (Change::Started, id));
+}
+
+/// A container of the deployment `demo`, made by nobody's `up`.
+fn leftover(host: &Host) -> NewContainer {
+    NewContainer {
+        name: "demo".to_owned(),
+        image: host.lock.images["vllm"].config.to_string(),
+        entrypoint: vec!["/server".to_owned()],
+        command: Vec::new(),
+        environment: BTreeMap::new(),
+        labels: BTreeMap::from([("bedplate.deployment".to_owned(), "demo".to_owned())]),
+        user: None,
+        working_dir: None,
+        mounts: Vec::new(),
+        ports: Vec::new(),
+        network: "bedplate-demo".to_owned(),
+        aliases: Vec::new(),
+        hostname: None,
+        gpus: None,
+        cap_add: Vec::new(),
+        cap_drop: Vec::new(),
+        shm_size: None,
+        health: None,
+        read_only: false,
+        tmpfs: BTreeMap::new(),
+        restart_on_failure: false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_one_shot_that_ended_well_is_done() {
+    let host = Host::new().await;
+    let text = format!(
+        "{}extra_services:\n  prepare:\n    image: registry.example/agent:1.0\n    entrypoint: [/server, once]\n",
+        engine(&host, free_port())
+    );
+    let done = host.up(&text, LIMIT).await.unwrap();
+    assert!(matches!(done.ended, Ended::Serving), "{done:#?}");
+    let seen = done.observed.services.iter().find(|seen| seen.name == "prepare").unwrap().clone();
+    assert!(seen.done, "{seen:?}");
+    let state = async || {
+        let status = life::status(host.context(), "demo").await.unwrap();
+        let service = status.services.iter().find(|service| service.service == "prepare").unwrap();
+        (service.state.clone(), service.since.clone(), status.is_down())
+    };
+    let first = state().await;
+    assert_eq!((first.0.as_str(), first.2), ("done", false));
+    assert!(host.up(&text, LIMIT).await.unwrap().unchanged());
+    assert_eq!(state().await, first, "it was not started again");
+
+    // With the rest stopped it is started with the rest.
+    life::stop_containers(host.context(), "demo").await.unwrap();
+    assert!(life::status(host.context(), "demo").await.unwrap().is_down(), "it is still wanted");
+    host.up(&text, LIMIT).await.unwrap();
+    let again = state().await;
+    assert!(again.0 == "done" && again.1 != first.1, "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_long_ago_is_no_failure() {
+    let host = Host::new().await;
+    let text = engine(&host, free_port());
+    host.up(&text, LIMIT).await.unwrap();
+    let pid = host.docker.inspect("demo").await.unwrap().unwrap().state.pid.unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let begun = std::time::Instant::now();
+    loop {
+        let state = host.docker.inspect("demo").await.unwrap().unwrap().state;
+        if state.restarts == 1 && state.running && !state.restarting {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(15), "Docker restarts it: {state:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let done = host.up(&text, LIMIT).await.unwrap();
+    assert!(done.unchanged() && matches!(done.ended, Ended::Serving), "{done:#?}");
 }

@@ -1,6 +1,6 @@
 //! What the test images run: an engine or an agent, as small as can be. Compiled by the test, linked statically.
 //!
-//! `server engine MODEL … --port P [--crash]`; `server agent`.
+//! `server engine MODEL … --port P [--crash]`; `server agent`; `server once`, which ends at once.
 
 use std::{
     env,
@@ -13,6 +13,7 @@ fn main() {
     match arguments.first().map(String::as_str) {
         Some("engine") => engine(&arguments[1..]),
         Some("agent") => agent(),
+        Some("once") => println!("prepared"),
         _ => std::process::exit(2),
     }
 }
