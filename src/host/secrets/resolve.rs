@@ -93,15 +93,14 @@ async fn one(
             for argument in arguments {
                 command = command.arg_hidden(argument);
             }
-            let mut output = command
-                .check()
-                .await
-                .doing(|| format!("running the command of secret `{name}`"))
-                .map_err(|error| {
-                    error.hint(
+            let mut output =
+                command.check().await.doing(|| format!("running the command of secret `{name}`")).map_err(
+                    |error| {
+                        error.hint(
                         "run that command by hand: what it says is not shown here, it may hold the secret",
                     )
-                })?;
+                    },
+                )?;
             let content = Zeroizing::new(std::mem::take(&mut output.stdout));
             value_of(name, trimmed(content)).map(Found::Value)
         }
