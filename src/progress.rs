@@ -47,7 +47,7 @@ pub enum Event<'a> {
     Finished {
         /// The task.
         task: Cow<'a, str>,
-        /// One line for people.
+        /// One line for people; where it is empty, the task ends without a line.
         summary: Option<Cow<'a, str>>,
     },
     /// Something worth saying once.

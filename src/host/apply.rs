@@ -14,9 +14,9 @@ use crate::{
     error::{Doing as _, Error, Result},
     host::{layout, secrets::SecretValues},
     lock::bundle::{Bundle, Pinned},
-    plan::{Change, Plan, Record, Step},
+    plan::{Plan, Record, Step},
     profile::{DriverFlavor, FileContent, GpuAccess},
-    progress::{Progress, Unit},
+    progress::{Event, Progress, Unit},
     system::files::{HostLock, Root},
 };
 
@@ -101,10 +101,12 @@ pub async fn apply(plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
         files: context.bundle.files(),
     };
     generations::prepare(root, plan, &ready).doing(|| format!("preparing generation {}", plan.generation))?;
-    context.progress.note("generation prepared");
+    said(context, plan, 0, "generation prepared");
     let mut journal = Journal::new(plan.generation, plan.change, plan.steps.len());
     journal.write(root)?;
-    context.progress.note("journal written");
+    said(context, plan, 0, "journal written");
+    generations::forget_readiness(root, plan.generation).doing(|| "forgetting what was proved before")?;
+    said(context, plan, 0, "readiness forgotten");
     generations::tidy(root, plan.generation)?;
     if plan.finishes.is_some() {
         sweep(root, plan)?;
@@ -113,29 +115,32 @@ pub async fn apply(plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
         journal.done = index;
         journal.step = step.to_string();
         journal.write(root)?;
-        context.progress.event(crate::progress::Event::Advanced {
-            task: TASK.into(),
-            done: index as u64,
-            total: Some(plan.steps.len() as u64),
-            note: Some(journal.step.as_str().into()),
-        });
+        said(context, plan, index, &journal.step);
         steps::carry_out(&mut work, step).await.map_err(|error| failed(plan, index, step, error))?;
         work.outcome.changed += 1;
     }
-    context.progress.note("steps done");
+    said(context, plan, plan.steps.len(), "steps done");
     let mut record = work.record.clone().settled();
     record.deferred.extend(work.outcome.deferred.iter().cloned());
     generations::commit(root, plan.generation, &record, &realised(context, &record, plan.generation))
         .doing(|| format!("committing generation {}", plan.generation))?;
-    context.progress.note("generation committed");
+    said(context, plan, plan.steps.len(), "generation committed");
     Journal::remove(root)?;
-    let summary = match plan.change {
-        Change::New => format!("generation {} holds", plan.generation),
-        Change::Repair => format!("generation {} holds again", plan.generation),
-        Change::Switch => format!("back at generation {}", plan.generation),
-    };
-    context.progress.finished(TASK, Some(&summary));
+    tracing::debug!("generation {} holds ({:?})", plan.generation, plan.change);
+    // The verb says what came of it.
+    context.progress.finished(TASK, Some(""));
     Ok(work.outcome)
+}
+
+/// Says what is being done now, at the task itself: no line of its own.
+fn said(context: &Context, plan: &Plan, done: usize, note: &str) {
+    tracing::debug!("{note}");
+    context.progress.event(Event::Advanced {
+        task: TASK.into(),
+        done: done as u64,
+        total: Some(plan.steps.len() as u64),
+        note: Some(note.into()),
+    });
 }
 
 fn failed(plan: &Plan, index: usize, step: &Step, error: Error) -> Error {

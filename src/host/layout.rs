@@ -26,6 +26,8 @@ pub const BINARY: &str = plan::BINARY;
 pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// The file with this generation's report, within its folder.
 pub const REPORT: &str = "report.json";
+/// What the checks proved of a generation, within its folder.
+pub const READINESS: &str = "readiness";
 /// The realised profile, within a generation's folder.
 pub const HOST_PROFILE: &str = "host-profile.json";
 

@@ -1,17 +1,22 @@
 //! Provisioning, as a verb puts it together: hold the host, observe, plan, apply.
 
+use std::time::Duration;
+
 pub use super::{
     apply::{Context, Outcome, apply},
     observe::{Options, observe},
 };
 use super::{
-    generations::{Generations, Journal, State, sweep},
+    generations::{Generations, Journal, State, never_whole, sweep},
     layout::{LOCK, LOCK_IN_TREE},
 };
 use crate::{
     error::{Error, Result},
     lock::bundle::Bundle,
-    system::files::{self, HostLock, Root},
+    system::{
+        files::{self, HostLock, Root},
+        process::Command,
+    },
 };
 
 /// Takes the host for a run that changes it; `what` is told to whoever comes meanwhile.
@@ -58,10 +63,25 @@ pub fn previous(root: &Root) -> Result<u64> {
 pub fn switch_to(root: &Root, number: u64) -> Result<Bundle> {
     let generations = Generations::new(root);
     if generations.load(number)?.state == State::Pending && generations.current_number()? != Some(number) {
-        return Err(Error::failed(format!("generation {number} was never made whole"))
-            .hint("finish it with `bedplate provision`, or choose another: `bedplate generations list`"));
+        return Err(never_whole(number));
     }
     generations.bundle(number)
+}
+
+/// Has systemd restart the host in two seconds, so that whoever asked for it is answered first.
+///
+/// # Errors
+/// systemd does not take it.
+pub async fn schedule_reboot() -> Result<()> {
+    // A timer may be a minute late unless it is told otherwise (systemd.timer(5), `AccuracySec=`).
+    Command::new("systemd-run")
+        .args(["--quiet", "--collect", "--on-active=2", "--timer-property=AccuracySec=100ms"])
+        .args(["systemctl", "reboot"])
+        .timeout(Duration::from_mins(1))
+        .check()
+        .await
+        .map(drop)
+        .map_err(|error| error.hint("restart the host yourself: `systemctl reboot`"))
 }
 
 /// What an interrupted run was doing, for people. `None`: none was interrupted.

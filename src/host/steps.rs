@@ -75,7 +75,7 @@ pub(super) async fn carry_out(work: &mut Work<'_>, step: &Step) -> Result<()> {
         }
         Step::KeepSecret { name, credential, .. } => keep(work, name, credential.as_deref()).await?,
         Step::RestoreSecret { name, credential } => secrets::restore(root, name, credential).await?,
-        Step::RemoveSecret { name, credential } => secrets::remove(root, name, credential.as_deref())?,
+        Step::RemoveSecret { name } => secrets::remove(root, name)?,
         Step::PullImage { key, reference, download, tag } => {
             pull(work, key, reference, *download, tag).await?;
         }
@@ -186,7 +186,8 @@ async fn keep(work: &mut Work<'_>, name: &str, credential: Option<&str>) -> Resu
         && let Err(error) = secrets::keep(context.root, id, value).await
     {
         kept = None;
-        secrets::remove(context.root, name, Some(id))?;
+        secrets::remove_credential(context.root, id)?;
+        secrets::remove(context.root, name)?;
         work.outcome.warnings.push(format!(
             "secret `{name}` must be given again after a reboot: {}: {}",
             error.message(),

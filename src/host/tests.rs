@@ -470,6 +470,99 @@ fn killed_between_the_commit_and_what_follows_it() {
     }
 }
 
+#[test]
+fn nothing_stays_proved_once_a_step_is_begun() {
+    let proved = ["1/readiness/host.json", "1/readiness/deployment-x.json", "1/report.json"];
+    let place = |name: &str| format!("/var/lib/bedplate/generations/{name}");
+    for kill in 0.. {
+        let tree = Tree::new();
+        tree.run(&one()).unwrap();
+        for name in proved {
+            tree.put(&place(name), "{}", 0o600);
+        }
+        assert!(tree.run(&one()).unwrap().0.is_empty());
+        assert!(proved.iter().all(|name| tree.at(&place(name)).exists()), "an empty plan changes nothing");
+        let ended = child(&tree, &two(), &[("KILL", &kill.to_string())]).wait().unwrap();
+        let begun = tree.text("/etc/a.conf") == "two\n" || tree.mode("/data/m") == 0o750;
+        let left = proved.iter().filter(|name| tree.at(&place(name)).exists()).count();
+        assert!(!begun || left == 0, "killed at event {kill}");
+        if ended.success() {
+            assert!(left == 0 && kill > 5, "the child was never killed");
+            break;
+        }
+    }
+    // Going to a generation forgets what was once proved of it.
+    let tree = Tree::new();
+    tree.run(&one()).unwrap();
+    tree.run(&two()).unwrap();
+    tree.put(&place(proved[0]), "{}", 0o600);
+    run(tree.folder.path(), "", Goal::Switch(1), &Silent).unwrap();
+    assert!(!tree.at(&place(proved[0])).exists());
+}
+
+#[test]
+fn nobody_goes_to_a_generation_that_was_never_made_whole() {
+    let tree = Tree::new();
+    tree.run(&one()).unwrap();
+    tree.run(&two()).unwrap();
+    tree.run(&one()).unwrap();
+    let root = tree.root();
+    let state = tree.at("/var/lib/bedplate/generations/2/state");
+    std::fs::write(&state, "pending\n").unwrap();
+    let error = provision::switch_to(&root, 2).unwrap_err();
+    assert!(error.message().contains("never made whole"), "{error:?}");
+    // Nor one who asks past that: nothing is written then.
+    let plan = Plan {
+        generation: 2,
+        change: plan::Change::Switch,
+        finishes: None,
+        steps: Vec::new(),
+        deferred: Vec::new(),
+        warnings: Vec::new(),
+        missing: Vec::new(),
+        reboot: None,
+        record: plan::Record::default(),
+    };
+    let bundle = bundle(&two());
+    let ready = super::generations::Ready {
+        profile: "t",
+        lock: bundle.digest(),
+        bundle: bundle.digest(),
+        files: bundle.files(),
+    };
+    let error = super::generations::prepare(&root, &plan, &ready).unwrap_err();
+    assert!(error.message().contains("never made whole"), "{error:?}");
+    assert_eq!(std::fs::read_to_string(&state).unwrap(), "pending\n");
+}
+
+#[test]
+fn a_credential_goes_with_the_last_generation_that_names_it() {
+    let tree = Tree::new();
+    for content in ["1", "2", "3"] {
+        tree.run(&managed("/etc/a.conf", content, "0644")).unwrap();
+    }
+    let record = |number: u64, names: &[(&str, bool)]| {
+        let path = tree.at(&format!("/var/lib/bedplate/generations/{number}/record.json"));
+        let mut record: plan::Record = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        for (name, ours) in names {
+            let owned = plan::OwnedSecret { credential: Some((*name).to_owned()), ours: *ours, wanted: true };
+            record.secrets.insert((*name).to_owned(), owned);
+        }
+        std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+    };
+    let credential = |name: &str| format!("/var/lib/bedplate/credentials/{name}.cred");
+    for name in ["A", "B", "theirs"] {
+        tree.put(&credential(name), "sealed", 0o600);
+    }
+    record(1, &[("A", true), ("B", true), ("theirs", false)]);
+    record(2, &[("B", true)]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let collected = runtime.block_on(gc(&tree.root(), 0, None)).unwrap();
+    assert_eq!((collected.generations, collected.credentials), (vec![1], vec!["A".to_owned()]));
+    let there = ["A", "B", "theirs"].map(|name| tree.at(&credential(name)).exists());
+    assert_eq!(there, [false, true, true]);
+}
+
 /// Ten kills at times spread over a run; more with `BEDPLATE_TEST_KILLS`, as `make test-full` asks for.
 #[test]
 fn killed_at_any_time_the_next_run_converges() {

@@ -221,14 +221,12 @@ pub(super) fn secrets(inputs: &Inputs, state: &HostState, prior: &Record, plan: 
         }
         plan.record.secrets.insert(name.clone(), owned);
     }
-    for (name, owned) in &prior.secrets {
+    for name in prior.secrets.keys() {
         if inputs.profile.secrets.contains_key(name) || state.target == Target::Tree {
             continue;
         }
-        let now = state.secrets.get(name).copied().unwrap_or_default();
-        let credential = owned.credential.clone().filter(|_| owned.ours && now.credential);
-        if now.present || credential.is_some() {
-            steps.push(Step::RemoveSecret { name: name.clone(), credential });
+        if state.secrets.get(name).is_some_and(|now| now.present) {
+            steps.push(Step::RemoveSecret { name: name.clone() });
         }
     }
     steps
@@ -259,25 +257,25 @@ pub(super) fn images(
             None if goal != Goal::Provision && state.docker != DockerState::Running => {
                 steps.push(Step::TagImage { key: key.clone(), source: image.pull_reference(), tag });
             }
-            None => match ((!image.is_layout()).then(|| image.pull_reference()), goal) {
-                (_, Goal::Switch(to)) => plan.lacks(
+            None if image.is_layout() => plan.lacks(
+                format!(
+                    "image `{key}` comes from the layout `{}` and is not on the host, which cannot pull from it",
+                    image.reference
+                ),
+                format!("push it to a registry and name that reference in `[images]` `{key}`, then `bedplate lock`"),
+            ),
+            None => match goal {
+                Goal::Switch(to) => plan.lacks(
                     format!(
                         "image `{key}` ({}) of generation {to} is no longer on the host",
                         image.reference
                     ),
                     "provision with that generation's profile and lock, which pulls it",
                 ),
-                (Some(reference), Goal::Provision) => {
+                Goal::Provision => {
                     let (key, download) = (key.clone(), image.download);
-                    steps.push(Step::PullImage { key, reference, download, tag });
+                    steps.push(Step::PullImage { key, reference: image.pull_reference(), download, tag });
                 }
-                (None, Goal::Provision) => plan.lacks(
-                    format!(
-                        "image `{key}` comes from the layout `{}`, which the host cannot pull from",
-                        image.reference
-                    ),
-                    "push it to a registry and name it by that in `[images]`",
-                ),
             },
         }
     }

@@ -143,12 +143,11 @@ pub enum Step {
         /// The credential.
         credential: String,
     },
-    /// Removes a secret that is no longer wanted.
+    /// Removes a secret that is no longer wanted from tmpfs. Its credential stays as long as a generation
+    /// names it, for a rollback; `generations gc` removes it then.
     RemoveSecret {
         /// Its name.
         name: String,
-        /// The credential bedplate made for it.
-        credential: Option<String>,
     },
     /// Pulls an image by digest, and tags it.
     PullImage {
@@ -267,7 +266,7 @@ impl fmt::Display for Step {
                 write!(f, "{mark} secret {name}{kept}")
             }
             Self::RestoreSecret { name, .. } => write!(f, "+ secret {name} (from its credential)"),
-            Self::RemoveSecret { name, .. } => write!(f, "- secret {name}"),
+            Self::RemoveSecret { name } => write!(f, "- secret {name}"),
             Self::PullImage { key, reference, download, .. } => {
                 write!(f, "+ image {key} {reference} ({})", bytes(*download))
             }

@@ -195,7 +195,10 @@ impl Model {
                 secret.credential |= credential.is_some();
             }
             Step::RestoreSecret { name, .. } => self.state.secrets.get_mut(name).unwrap().present = true,
-            Step::RemoveSecret { name, .. } => drop(self.state.secrets.remove(name)),
+            Step::RemoveSecret { name } => {
+                let secret = self.state.secrets.get_mut(name).unwrap();
+                (secret.given, secret.present) = (Given::No, false);
+            }
             Step::InstallBinary { .. } => self.state.binary = BinaryState::Same,
             Step::RestartDocker { .. } | Step::ReloadSystemd | Step::ApplySysctl => {}
         }
@@ -371,10 +374,15 @@ fn secrets_are_kept_once_and_removed_when_unwanted() {
     let gone = model.run(&profile(""), &Lock::default(), None).unwrap();
     assert_eq!(
         gone.steps.iter().filter(|step| matches!(step, Step::RemoveSecret { .. })).collect::<Vec<_>>(),
-        [
-            &Step::RemoveSecret { name: "A".into(), credential: Some("A".into()) },
-            &Step::RemoveSecret { name: "B".into(), credential: None },
-        ]
+        [&Step::RemoveSecret { name: "A".into() }, &Step::RemoveSecret { name: "B".into() },]
+    );
+    // Going back: their credentials are there still.
+    let back = model.run(&wanted, &Lock::default(), None).unwrap();
+    assert_eq!(
+        shown(&back),
+        ["+ secret A (from its credential)", "+ secret B (from its credential)"],
+        "{:?}",
+        back.warnings
     );
 }
 

@@ -75,6 +75,9 @@ impl Progress for Bars {
                     bar.finish_and_clear();
                     self.all.remove(&bar);
                 }
+                if summary.as_deref() == Some("") {
+                    return;
+                }
                 let line = summary.map_or_else(|| task.clone().into_owned(), |s| format!("{task}: {s}"));
                 self.all.suspend(|| write_err(&line));
             }
@@ -123,6 +126,9 @@ impl Progress for Plain {
             }
             Event::Finished { task, summary } => {
                 last.remove(&*task);
+                if summary.as_deref() == Some("") {
+                    return;
+                }
                 write_err(&summary.map_or_else(|| task.clone().into_owned(), |s| format!("{task}: {s}")));
             }
             Event::Note { text } | Event::Error { text } => write_err(&text),

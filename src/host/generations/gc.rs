@@ -4,6 +4,7 @@ use super::{Generations, write};
 use crate::{
     docker::Docker,
     error::{Error, Result},
+    host::secrets,
     plan::Record,
     system::files::Root,
 };
@@ -15,10 +16,12 @@ pub struct Collected {
     pub generations: Vec<u64>,
     /// Image tags; an image whose last name went is gone with it.
     pub tags: Vec<String>,
+    /// Credentials that bedplate made for secrets no generation names any more.
+    pub credentials: Vec<String>,
 }
 
 /// Removes all generations but the current one, the one before it, and the newest `keep` beside those, with the
-/// image tags only they need. Call it under the host's lock.
+/// image tags and the secrets' credentials only they need. Call it under the host's lock.
 ///
 /// # Errors
 /// One generation that cannot be read stops it before anything is removed: what it needs is not known. Also
@@ -53,6 +56,16 @@ pub async fn gc(root: &Root, keep: usize, docker: Option<&Docker>) -> Result<Col
                 docker.untag(tag).await?;
                 collected.tags.push(tag.clone());
             }
+        }
+        // Before the generation: a later run would not know of them.
+        let dropped = [record];
+        let kept = loaded
+            .iter()
+            .filter(|(other, _)| !others.contains(other) || other > number)
+            .map(|(_, record)| record);
+        for id in write::needless_credentials(dropped, kept) {
+            secrets::remove_credential(root, &id)?;
+            collected.credentials.push(id);
         }
         write::remove(root, *number)?;
         collected.generations.push(*number);

@@ -11,7 +11,9 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::write::{Ready, commit, prepare, read_saved, sweep, tidy};
+pub(crate) use self::write::{
+    Ready, commit, forget_readiness, never_whole, note_credential, prepare, read_saved, sweep, tidy,
+};
 pub use self::{
     gc::{Collected, gc},
     journal::Journal,

@@ -1,13 +1,16 @@
 //! Making generations: prepared whole, named in one step, committed in one step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{About, GENERATIONS, Generations, State, generation, to_json};
+use super::{About, GENERATIONS, Generation, Generations, State, generation, to_json};
 use crate::{
     digest::Digest,
     error::{Error, Result},
-    host::layout::{CURRENT, HOST_PROFILE, STATE},
-    plan::{Change, Plan, Record, SAVED},
+    host::{
+        layout::{CURRENT, HOST_PROFILE, READINESS, REPORT, STATE},
+        secrets,
+    },
+    plan::{Change, OwnedSecret, Plan, Record, SAVED},
     system::files::{Owner, Root},
 };
 
@@ -30,7 +33,13 @@ pub(crate) fn prepare(root: &Root, plan: &Plan, ready: &Ready) -> Result<()> {
         root.make_dir(folder, 0o700, owner)?;
     }
     let folder = generation(plan.generation);
-    if root.stat(&folder)?.is_some() {
+    let there = root.stat(&folder)?.is_some();
+    if plan.change == Change::Switch
+        && (!there || Generations::new(root).state(plan.generation)? == State::Pending)
+    {
+        return Err(never_whole(plan.generation));
+    }
+    if there {
         save_contents(root, &plan.record, &folder)?;
         root.write(&format!("{folder}/record.json"), &to_json(&plan.record, "the record")?, 0o600, owner)?;
         if plan.change == Change::Switch {
@@ -67,6 +76,57 @@ pub(crate) fn prepare(root: &Root, plan: &Plan, ready: &Ready) -> Result<()> {
     root.write(&format!("{fresh}/record.json"), &to_json(&plan.record, "the record")?, 0o600, owner)?;
     root.write(&format!("{fresh}/state"), b"pending\n", 0o600, owner)?;
     root.rename(&fresh, &folder)
+}
+
+/// A generation that nobody can go to.
+pub(crate) fn never_whole(number: u64) -> Error {
+    Error::failed(format!("generation {number} was never made whole"))
+        .hint("finish it with `bedplate provision`, or choose another: `bedplate generations list`")
+}
+
+/// Forgets what was proved of the current generation and of `number`, durably: before anything on the host
+/// changes, so that a change that is interrupted, or made without checks, leaves no proof of what was.
+pub(crate) fn forget_readiness(root: &Root, number: u64) -> Result<()> {
+    let current = Generations::new(root).current_number()?;
+    for number in current.into_iter().filter(|current| *current != number).chain([number]) {
+        let folder = generation(number);
+        root.remove_tree(&format!("{folder}/{READINESS}"))?;
+        root.remove_file(&format!("{folder}/{REPORT}"))?;
+    }
+    Ok(())
+}
+
+/// Notes in the current generation's record that secret `name` is kept as credential `id`.
+pub(crate) fn note_credential(root: &Root, name: &str, id: &str, ours: bool) -> Result<()> {
+    let Some(Generation { about, mut record, .. }) = Generations::new(root).current()? else { return Ok(()) };
+    let noted = OwnedSecret { credential: Some(id.to_owned()), ours, wanted: true };
+    if record.secrets.get(name) == Some(&noted) {
+        return Ok(());
+    }
+    record.secrets.insert(name.to_owned(), noted);
+    let path = format!("{}/record.json", generation(about.number));
+    root.write(&path, &to_json(&record, "the record")?, 0o600, Owner::current())
+}
+
+/// The credentials that bedplate made for the secrets of `dropped` and that none of `kept` can need.
+pub(crate) fn needless_credentials<'a>(
+    dropped: impl IntoIterator<Item = &'a Record>,
+    kept: impl IntoIterator<Item = &'a Record>,
+) -> BTreeSet<String> {
+    let needed: BTreeSet<&String> = kept
+        .into_iter()
+        .flat_map(|record| &record.secrets)
+        .filter(|(_, owned)| owned.wanted)
+        // A secret without one may have been given one since: by its name.
+        .map(|(name, owned)| owned.credential.as_ref().unwrap_or(name))
+        .collect();
+    dropped
+        .into_iter()
+        .flat_map(|record| record.secrets.values())
+        .filter(|owned| owned.ours)
+        .filter_map(|owned| owned.credential.clone())
+        .filter(|id| !needed.contains(id))
+        .collect()
 }
 
 /// Copies every saved content the record speaks of into the folder: from another generation, or from the
@@ -134,10 +194,26 @@ pub(crate) fn tidy(root: &Root, keep: u64) -> Result<()> {
                 settle(root, number, &generations.load(number)?.record.settled())?;
             }
             State::Switching => set_state(root, number, State::Committed)?,
-            State::Pending => remove(root, number)?,
+            State::Pending => drop_pending(root, number)?,
         }
     }
     sweep(root)
+}
+
+/// Removes a generation that was never made whole, with the credentials only it needs.
+fn drop_pending(root: &Root, number: u64) -> Result<()> {
+    let generations = Generations::new(root);
+    let dropped = generations.load(number)?.record;
+    let kept = generations
+        .numbers()?
+        .into_iter()
+        .filter(|other| *other != number)
+        .map(|other| generations.load(other).map(|generation| generation.record))
+        .collect::<Result<Vec<Record>>>()?;
+    for id in needless_credentials([&dropped], &kept) {
+        secrets::remove_credential(root, &id)?;
+    }
+    remove(root, number)
 }
 
 /// Removes folders that a killed run left without a name, and temporary files beside them.

@@ -6,7 +6,11 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -17,11 +21,12 @@ pub use self::{
     resolve::{Resolved, add_from_host, resolve},
 };
 use super::{
-    generations::Generations,
+    generations::{Generations, note_credential},
     layout::{CREDENTIALS, RUN, SECRETS},
 };
 use crate::{
     error::{Doing as _, Error, Result},
+    plan::Record,
     profile::{Profile, SecretSource},
     system::{
         files::{self, Owner, Root},
@@ -188,12 +193,19 @@ pub(crate) async fn restore(root: &Root, name: &str, id: &str) -> Result<()> {
     put(root, name, &value)
 }
 
-/// Removes a secret, and its credential where one is named.
-pub(crate) fn remove(root: &Root, name: &str, credential: Option<&str>) -> Result<()> {
-    if let Some(id) = credential {
-        root.remove_file(&credential_file(id)?)?;
-    }
+/// Removes a secret from tmpfs.
+pub(crate) fn remove(root: &Root, name: &str) -> Result<()> {
     root.remove_file(&file_of(name)?).map(drop)
+}
+
+/// Removes systemd credential `id`.
+pub(crate) fn remove_credential(root: &Root, id: &str) -> Result<()> {
+    root.remove_file(&credential_file(id)?).map(drop)
+}
+
+/// The credential a secret is kept as, going by its source.
+fn credential_of<'a>(name: &'a str, source: &'a SecretSource) -> &'a str {
+    if let SecretSource::Credential(id) = source { id } else { name }
 }
 
 /// What came back after a boot.
@@ -209,27 +221,60 @@ pub struct Restored {
 /// others.
 pub async fn restore_at_boot(root: &Root) -> Result<Restored> {
     let mut out = Restored::default();
-    let Some(current) = Generations::new(root).current()? else { return Ok(out) };
-    for (name, owned) in &current.record.secrets {
+    let generations = Generations::new(root);
+    let Some(current) = generations.current()? else { return Ok(out) };
+    let profile = generations.bundle(current.about.number).and_then(|bundle| bundle.open());
+    let profile = profile.map_err(|error| out.failed.push(error)).ok().map(|pinned| pinned.profile);
+    restore_those(root, &current.record, profile.as_ref(), &mut out).await?;
+    Ok(out)
+}
+
+/// The record names credentials as they were when it was written; one stored since goes by the profile.
+async fn restore_those(
+    root: &Root,
+    record: &Record,
+    profile: Option<&Profile>,
+    out: &mut Restored,
+) -> Result<()> {
+    let sources = profile.map(|profile| &profile.secrets);
+    let names: BTreeSet<&String> =
+        record.secrets.keys().chain(sources.into_iter().flatten().map(|(name, _)| name)).collect();
+    for name in names {
         if root.stat(&file_of(name)?)?.is_some() {
             out.names.push(name.clone());
             continue;
         }
-        match &owned.credential {
-            None => out.failed.push(
+        let noted = record.secrets.get(name).and_then(|owned| owned.credential.as_deref());
+        let source = sources.and_then(|sources| sources.get(name));
+        let mut found = None;
+        for id in
+            noted.into_iter().chain(source.map(|source| credential_of(name, source))).chain([name.as_str()])
+        {
+            if root.stat(&credential_file(id)?)?.is_some() {
+                found = Some(id);
+                break;
+            }
+        }
+        match (found.or(noted), source) {
+            (None, Some(SecretSource::Credential(_))) => out.failed.push(
+                Error::failed(format!("secret `{name}` was never stored on this host"))
+                    .hint(format!("store it: `bedplate secret set {name}`")),
+            ),
+            (None, _) => out.failed.push(
                 Error::failed(format!("secret `{name}` was not kept over the reboot"))
                     .hint("give it again: `bedplate provision`"),
             ),
-            Some(id) => match restore(root, name, id).await {
+            (Some(id), _) => match restore(root, name, id).await {
                 Ok(()) => out.names.push(name.clone()),
                 Err(error) => out.failed.push(error),
             },
         }
     }
-    Ok(out)
+    Ok(())
 }
 
-/// Stores the value of a secret as a credential of this host, and puts it on tmpfs where the profile names it.
+/// Stores the value of a secret as a credential of this host, and puts it on tmpfs where the profile names it;
+/// the current generation's record then names the credential. Call it under the host's lock.
 ///
 /// # Errors
 /// A bad name or value; the host has no `systemd-creds`.
@@ -237,16 +282,14 @@ pub async fn set(root: &Root, profile: Option<&Profile>, name: &str, value: &Sec
     check_name(name)?;
     let value = value_of(name, Zeroizing::new(value.expose_secret().as_bytes().to_vec()))?;
     let source = profile.and_then(|profile| profile.secrets.get(name));
-    let id = match source {
-        Some(SecretSource::Credential(id)) => id,
-        _ => name,
-    };
+    let id = source.map_or(name, |source| credential_of(name, source));
     if !can_keep() {
         return Err(Error::failed("this host has no `systemd-creds` to keep a secret with")
             .hint("it comes with systemd 250 and later"));
     }
     keep(root, id, &value).await?;
-    if source.is_some() {
+    if let Some(source) = source {
+        note_credential(root, name, id, !matches!(source, SecretSource::Credential(_)))?;
         put(root, name, &value)?;
     }
     Ok(())

@@ -118,7 +118,7 @@ fn kept_on_tmpfs_alone_and_back_after_a_boot() {
         (mode("var/lib/bedplate/credentials"), mode("var/lib/bedplate/credentials/A.cred")),
         (0o700, 0o600)
     );
-    remove(&root, "A", None).unwrap();
+    remove(&root, "A").unwrap();
     block(restore(&root, "A", "A")).unwrap();
     assert_eq!(read(&root, "A").unwrap().unwrap().expose_secret(), "value of a\n");
 
@@ -130,4 +130,31 @@ fn kept_on_tmpfs_alone_and_back_after_a_boot() {
     .unwrap();
     assert!(block(restore(&root, "B", "B")).is_err());
     assert!(block(restore(&root, "A", "A")).unwrap_err().hints()[0].contains("bedplate secret set"));
+}
+
+#[test]
+fn one_stored_after_the_provision_comes_back_too() {
+    assert!(can_keep(), "this test needs `systemd-creds`");
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let root = Root::open(memory.path()).unwrap();
+    let profile = profile("A = { env = \"A\" }\nB = { credential = \"b\" }\nC = { env = \"C\" }\n");
+    // As a provision without any value leaves it; `B` is not even named.
+    let none = crate::plan::OwnedSecret { credential: None, ours: true, wanted: true };
+    let record = Record {
+        secrets: [("A".to_owned(), none.clone()), ("C".to_owned(), none)].into(),
+        ..Record::default()
+    };
+    for (name, value) in [("A", "of a"), ("B", "of b")] {
+        block(set(&root, Some(&profile), name, &value.into())).unwrap();
+        remove(&root, name).unwrap();
+    }
+    let mut out = Restored::default();
+    block(restore_those(&root, &record, Some(&profile), &mut out)).unwrap();
+    assert_eq!(out.names, ["A", "B"]);
+    assert_eq!(read(&root, "B").unwrap().unwrap().expose_secret(), "of b");
+    assert!(
+        out.failed.len() == 1 && out.failed[0].message().contains("`C` was not kept"),
+        "{:?}",
+        out.failed
+    );
 }
