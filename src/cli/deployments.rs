@@ -44,12 +44,7 @@ pub fn status(context: &Context, args: &args::Name) -> Result<u8> {
             context.ui.data(&one(status))?;
         }
     }
-    let down = |status: &Status| {
-        status.wanted == Some(WantedState::Running)
-            && (status.healthy == Some(false)
-                || status.services.iter().any(|service| service.state != "running"))
-    };
-    Ok(if found.iter().any(down) {
+    Ok(if found.iter().any(Status::is_down) {
         exit::CHECK
     } else if found.iter().any(|status| !status.drift.is_empty()) {
         exit::STALE

@@ -233,11 +233,7 @@ pub async fn finish(
     if let Some(why) = reboot {
         context.ui.say(&format!("a reboot is needed: {why}; after it the checks run by themselves"));
         if options.reboot {
-            // A little later, so that this end can say so first.
-            crate::system::process::Command::new("systemd-run")
-                .args(["--quiet", "--on-active=3", "systemctl", "reboot"])
-                .check()
-                .await?;
+            provision::schedule_reboot().await?;
         }
         return Ok(exit::REBOOT);
     }

@@ -103,7 +103,7 @@ pub async fn bring_up(
     let wanted =
         Wanted { deployment, text, profile: &held.profile, lock, generation: number, secrets: &values };
     if start == Start::Anew {
-        life::stop(with, name).await?;
+        life::stop_containers(with, name).await?;
     }
     let done = deploy::up(with, wanted, options).await?;
     say_changes(context, name, &done);
