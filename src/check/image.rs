@@ -78,6 +78,10 @@ pub(super) fn present(subject: &Subject<'_>, facts: &Facts) -> Verdict {
                 format!("Docker's image of `{name}` is {}, the lock says {}", image.id, wanted.manifest),
                 "run `bedplate provision`, which pulls the locked one by its digest",
             ),
+            Ok(None) if wanted.layout => tally.bad(
+                format!("image `{name}` comes from the layout `{}` and is not on the host", wanted.reference),
+                format!("push it to a registry, name that reference in `[images]` `{name}`, then `bedplate lock` and `bedplate provision`"),
+            ),
             Ok(None) => tally.bad(
                 format!("image `{name}` (`{}`) is not pulled", wanted.pull),
                 "run `bedplate provision`, which pulls it by its digest",

@@ -52,12 +52,14 @@ pub(super) fn modes(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         Ok(Some(config)) => {
             let path = &config.path;
             let mend = format!("`chmod 0600 {path}`");
-            state(
-                &mut tally,
-                path,
-                &config.state,
-                &Rule { mode: SECRET_FILE, owner: "root:root", required: false, mend },
-            );
+            // Whoever logs in to registries owns it; its group is given nothing.
+            let own = config.user.to_string();
+            let owner = match &config.state {
+                PathState::Present { owner, ids, .. } if same_owner(owner, *ids, "root") => "root",
+                _ => own.as_str(),
+            };
+            let rule = Rule { mode: SECRET_FILE, owner, required: false, mend };
+            state(&mut tally, path, &config.state, &rule);
             if !config.plain.is_empty() {
                 let registries: Vec<&str> = config.plain.iter().map(String::as_str).collect();
                 tally.weak(

@@ -2,7 +2,10 @@
 //!
 //! Sources: ssh(1), ssh_config(5). Exit status 255 is OpenSSH's own ("an error occurred").
 
-use std::{path::PathBuf, process::Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -169,22 +172,16 @@ impl Host {
         if let Some(config) = &self.config {
             command.arg("-F").arg(config);
         }
-        command
-            .args([
-                "-T",
-                "-o",
-                "ControlMaster=auto",
-                "-o",
-                "ControlPersist=30",
-                "-o",
-                "ServerAliveInterval=15",
-            ])
-            .arg("-o")
-            .arg(format!("ControlPath={}/%C", self.control.display()))
-            .args(options)
-            .arg("--")
-            .arg(&self.destination)
-            .kill_on_drop(true);
+        command.args(["-T", "-o", "ServerAliveInterval=15", "-o"]);
+        match control_path(&self.control, &self.destination) {
+            Some(path) => {
+                command.arg(format!("ControlPath={path}"));
+                command.args(["-o", "ControlMaster=auto", "-o", "ControlPersist=30"]);
+            }
+            // Then each command connects on its own.
+            None => drop(command.args(["ControlPath=none", "-o", "ControlMaster=no"])),
+        }
+        command.args(options).arg("--").arg(&self.destination).kill_on_drop(true);
         command
     }
 
@@ -222,6 +219,17 @@ impl Host {
     }
 }
 
+/// `ControlPath` for a connection to `destination`, as a word of ssh_config(5): quoted, `%` doubled. `None` where
+/// `control` cannot be written so, or where the socket's path would be longer than unix(7) takes.
+fn control_path(control: &Path, destination: &str) -> Option<String> {
+    // `sun_path` with its NUL, less what ssh adds while it binds: a dot and 16 characters.
+    const LONGEST: usize = 108 - 1 - 17;
+    let name = Digest::of(destination).hex();
+    let path = format!("{}/{}", control.to_str()?, name.get(..12)?);
+    let odd = |c: char| matches!(c, '"' | '\\' | '$') || c.is_control();
+    (path.len() <= LONGEST && !path.contains(odd)).then(|| format!("\"{}\"", path.replace('%', "%%")))
+}
+
 async fn feed(child: &mut Child, content: &[u8]) -> Result<()> {
     if let Some(mut stdin) = child.stdin.take() {
         let sent = async {
@@ -239,4 +247,26 @@ async fn feed(child: &mut Child, content: &[u8]) -> Result<()> {
 
 fn quote(text: &str) -> Result<String> {
     shlex::try_quote(text).map(std::borrow::Cow::into_owned).doing(|| "quoting a command failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_paths_are_words_of_the_configuration() {
+        let path = |control: &str| control_path(Path::new(control), "root@h");
+        let plain = path("/tmp/b").unwrap();
+        assert!(
+            plain.starts_with("\"/tmp/b/") && plain.ends_with('"') && plain.len() == 2 + 7 + 12,
+            "{plain}"
+        );
+        assert!(path("/tmp/a b/50%").unwrap().starts_with("\"/tmp/a b/50%%/"));
+        assert_ne!(plain, control_path(Path::new("/tmp/b"), "root@other").unwrap());
+        let long = format!("/{}", "x".repeat(76));
+        assert!(path(&long).is_some());
+        for none in ["/tmp/a\"b", "/tmp/${HOME}", "/tmp/a\\b", &(long + "x")] {
+            assert_eq!(path(none), None, "{none}");
+        }
+    }
 }

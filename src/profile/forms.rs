@@ -13,6 +13,106 @@ fn wrong(message: impl Into<String>, hint: impl Into<String>) -> Wrong {
 /// Places that belong to the kernel or to bedplate: never a mount or a managed file.
 const RESERVED: &[&str] = &["/proc", "/sys", "/dev", "/run/bedplate", "/var/lib/bedplate"];
 
+/// Directories of the distribution whose mode and owner are not a profile's to give (hier(7), the Filesystem
+/// Hierarchy Standard 3.0): shut, they shut out everyone who needs what is in them.
+const DISTRIBUTION: &[&str] = &[
+    "/",
+    "/bin",
+    "/boot",
+    "/etc",
+    "/home",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/lost+found",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/root",
+    "/run",
+    "/sbin",
+    "/snap",
+    "/srv",
+    "/tmp",
+    "/usr",
+    "/usr/local",
+    "/usr/local/bin",
+    "/usr/local/etc",
+    "/usr/local/games",
+    "/usr/local/include",
+    "/usr/local/lib",
+    "/usr/local/libexec",
+    "/usr/local/man",
+    "/usr/local/sbin",
+    "/usr/local/share",
+    "/usr/local/src",
+    "/var",
+    "/var/backups",
+    "/var/cache",
+    "/var/crash",
+    "/var/lib",
+    "/var/local",
+    "/var/lock",
+    "/var/log",
+    "/var/mail",
+    "/var/opt",
+    "/var/run",
+    "/var/snap",
+    "/var/spool",
+    "/var/tmp",
+];
+
+/// Directories of the distribution and of its services, with all that is in them.
+const DISTRIBUTION_TREES: &[&str] = &[
+    "/bin",
+    "/boot",
+    "/etc/apt",
+    "/etc/cdi",
+    "/etc/docker",
+    "/etc/modprobe.d",
+    "/etc/pam.d",
+    "/etc/ssh",
+    "/etc/ssl",
+    "/etc/sysctl.d",
+    "/etc/systemd",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/root/.ssh",
+    "/run/docker",
+    "/run/containerd",
+    "/run/systemd",
+    "/run/user",
+    "/sbin",
+    "/usr",
+    "/var/cache/apt",
+    "/var/lib/apt",
+    "/var/lib/containerd",
+    "/var/lib/dbus",
+    "/var/lib/docker",
+    "/var/lib/dpkg",
+    "/var/lib/systemd",
+    "/var/log/journal",
+];
+
+/// Checks a path for a directory of state: a managed one that is not the distribution's own.
+pub(crate) fn mount_path(path: &str) -> Result<(), Wrong> {
+    absolute_path(path)?;
+    let home = path.strip_prefix("/home/").is_some_and(|user| !user.contains('/'));
+    let tree = |place: &&&str| within(path, place) && !(**place == "/usr" && within(path, "/usr/local"));
+    if !home && !DISTRIBUTION.contains(&path) && !DISTRIBUTION_TREES.iter().any(|place| tree(&place)) {
+        return managed_path(path);
+    }
+    let whose = if home { "a user's home" } else { "the distribution's own" };
+    let name = path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("NAME");
+    Err(wrong(
+        format!("`{}` is {whose}: a mount would give it another mode and owner", shown(path)),
+        format!("choose a directory of its own, such as `/data/{}`", shown(name)),
+    ))
+}
+
 /// Whether `inner` is `outer` or lies in it. Both absolute and normalised.
 pub(crate) fn within(inner: &str, outer: &str) -> bool {
     inner == outer || outer == "/" || inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
@@ -339,6 +439,53 @@ mod tests {
             ["data", "/data/", "/a//b", "/a/../b", "/", "/proc/x", "/var/lib", "/run/bedplate/x", "/sys"]
         {
             assert!(managed_path(bad).is_err(), "{bad}");
+        }
+        for good in [
+            "/data",
+            "/data/x",
+            "/srv/x",
+            "/opt/models",
+            "/var/lib/models",
+            "/home/miner/.cache/hf",
+            "/mnt/nvme",
+            "/root/x",
+            "/usr/local/share/models",
+            "/var/log/miner",
+            "/etc/miner",
+        ] {
+            assert!(mount_path(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "/",
+            "/usr",
+            "/usr/share",
+            "/usr/local/bin",
+            "/var/lib/docker",
+            "/var/lib/docker/volumes",
+            "/home",
+            "/home/miner",
+            "/root",
+            "/root/.ssh",
+            "/var",
+            "/etc",
+            "/etc/ssh",
+            "/boot",
+            "/boot/efi",
+            "/bin",
+            "/lib",
+            "/lib64",
+            "/sbin",
+            "/opt",
+            "/srv",
+            "/tmp",
+            "/var/lib",
+            "/var/log",
+            "/run",
+            "/proc/x",
+            "/var/lib/bedplate/x",
+            "data",
+        ] {
+            assert!(mount_path(bad).is_err(), "{bad}");
         }
         assert!(within("/data/x", "/data") && !within("/database", "/data"));
     }

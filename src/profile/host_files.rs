@@ -33,11 +33,11 @@ fn mode_of(d: &Decoder<'_>, node: &Node, what: &str, example: &str) -> Option<(u
     }
 }
 
-/// A path that bedplate manages.
-fn managed_path(f: &mut Fields<'_, '_>) -> Option<Text> {
+/// A path that bedplate manages, held against `rule`.
+fn path_by(f: &mut Fields<'_, '_>, rule: fn(&str) -> Result<(), forms::Wrong>) -> Option<Text> {
     let node = f.required("path", "path = \"/…\"")?;
     let path = f.d.text(node, &f.at("path"))?;
-    check(f.d, &path.span, forms::managed_path(&path.value)).then_some(path)
+    check(f.d, &path.span, rule(&path.value)).then_some(path)
 }
 
 /// An owner, `root:root` unless said.
@@ -48,7 +48,7 @@ fn owner(f: &mut Fields<'_, '_>) -> String {
 }
 
 pub(crate) fn mount(mut f: Fields<'_, '_>) -> (Option<Mount>, Option<Text>) {
-    let path = managed_path(&mut f);
+    let path = path_by(&mut f, forms::mount_path);
     if f.get("mode").is_none() {
         f.missing("mode", "mode = \"0700\"");
     }
@@ -96,7 +96,7 @@ pub(crate) fn mount(mut f: Fields<'_, '_>) -> (Option<Mount>, Option<Text>) {
 }
 
 pub(crate) fn file(mut f: Fields<'_, '_>) -> (Option<ManagedFile>, Option<Text>) {
-    let path = managed_path(&mut f);
+    let path = path_by(&mut f, forms::managed_path);
     let inline = f.get("content").and_then(|node| f.d.any_text(node, &f.at("content")));
     let source = f.text("source");
     if let Some(source) = &source {

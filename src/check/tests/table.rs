@@ -222,6 +222,35 @@ const CASES: &[Case] = &[
         w.facts.docker_config = Known::Ok(Some(DockerConfig {
             path: "/root/.docker/config.json".into(),
             state,
+            user: 0,
+            plain: [].into(),
+        }));
+    }),
+    Case("secret.modes", Pass, "is shut", |w| {
+        let state = PathState::Present {
+            mode: 0o600,
+            owner: "miner:miner".into(),
+            ids: (1000, 1000),
+            directory: false,
+        };
+        w.facts.docker_config = Known::Ok(Some(DockerConfig {
+            path: "/home/miner/.docker/config.json".into(),
+            state,
+            user: 1000,
+            plain: [].into(),
+        }));
+    }),
+    Case("secret.modes", Fail, "belongs to other:other", |w| {
+        let state = PathState::Present {
+            mode: 0o600,
+            owner: "other:other".into(),
+            ids: (1001, 1001),
+            directory: false,
+        };
+        w.facts.docker_config = Known::Ok(Some(DockerConfig {
+            path: "/home/miner/.docker/config.json".into(),
+            state,
+            user: 1000,
             plain: [].into(),
         }));
     }),
@@ -230,6 +259,7 @@ const CASES: &[Case] = &[
         w.facts.docker_config = Known::Ok(Some(DockerConfig {
             path: "/root/.docker/config.json".into(),
             state,
+            user: 0,
             plain: ["registry.example".to_owned()].into(),
         }));
     }),

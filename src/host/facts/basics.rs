@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     error::{Doing, Error, Result},
-    system::{files::FileKind, users::Users},
+    system::{
+        files::{FileKind, Owner},
+        users::Users,
+    },
 };
 
 /// Small text files: kernel tables, configuration.
@@ -138,7 +141,7 @@ pub(super) fn docker_config(tree: &Tree, users: &Users, path: &str) -> Result<Op
         })
         .map(|(registry, _)| registry.clone())
         .collect();
-    Ok(Some(DockerConfig { path: path.to_owned(), state, plain }))
+    Ok(Some(DockerConfig { path: path.to_owned(), state, user: Owner::current().uid, plain }))
 }
 
 /// What matters of `/etc/docker/daemon.json`.
@@ -174,7 +177,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::system::files::{Owner, Root};
+    use crate::system::files::Root;
 
     #[test]
     fn a_start_of_the_daemon_is_told_from_the_next() {

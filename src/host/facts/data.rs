@@ -278,6 +278,8 @@ pub struct DockerConfig {
     pub path: String,
     /// Its mode, owner and links.
     pub state: PathState,
+    /// The user who looked, and may own it.
+    pub user: u32,
     /// Registries whose password it holds in clear.
     pub plain: BTreeSet<String>,
 }

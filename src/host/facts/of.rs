@@ -27,6 +27,7 @@ impl WantedImage {
         Self {
             reference: image.reference.clone(),
             pull: image.pull_reference(),
+            layout: image.is_layout(),
             registry: registry_host(&image.reference),
             manifest: image.manifest,
             index: image.index,

@@ -40,6 +40,8 @@ pub struct WantedImage {
     pub reference: String,
     /// `registry/repository@sha256:…`.
     pub pull: String,
+    /// It comes from an image layout on disk, which no host can pull from.
+    pub layout: bool,
     /// The registry's host, without its port; `None` where the image comes from a directory.
     pub registry: Option<String>,
     /// Digest of the manifest.

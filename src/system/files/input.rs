@@ -137,6 +137,41 @@ pub fn write_output(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     pending.commit()
 }
 
+/// Writes a file the user named that nobody else may read, whole or not at all: 0600 and this user's,
+/// also where another file was. A final link is not followed, and is left as it is.
+///
+/// # Errors
+/// A link or something else that is no regular file has that name, or the file cannot be written.
+pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+    let shown = path.display();
+    match path.symlink_metadata() {
+        Ok(meta) if meta.is_symlink() => {
+            let target = std::fs::read_link(path).map_err(|error| failure("writing", path, error))?;
+            return Err(Error::usage(format!("writing `{shown}`: it is a link to `{}`", target.display()))
+                .hint(format!("remove the link: `rm {shown}`; or name another file")));
+        }
+        Ok(meta) if !meta.is_file() => {
+            return Err(Error::usage(format!("writing `{shown}`: it is there, and is no regular file"))
+                .hint("name another file"));
+        }
+        // What cannot be looked at cannot be written either, and that says why.
+        _ => {}
+    }
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Err(Error::usage(format!("writing `{shown}`: it is a directory"))),
+    };
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return Err(Error::usage(format!("writing `{shown}`: it has no usable file name")));
+    };
+    let place = Place { parent: open_place(parent)?, name: name.to_owned(), shown: path.to_owned() };
+    // A link put there meanwhile is replaced by the rename, never followed.
+    let mut pending = Pending::create(place, Finish::Exactly(0o600, Owner::current()), 0o600)?;
+    pending.put(content)?;
+    pending.commit()
+}
+
 /// Makes a directory the user named, and those above it, for this user alone (0700 each). One that
 /// is there is left as it is.
 ///
@@ -179,6 +214,11 @@ pub fn list_input(path: &Path) -> Result<Option<Vec<Entry>>> {
 /// True if something is at `path`, links followed. What cannot be looked at counts as absent.
 pub fn exists(path: &Path) -> bool {
     path.exists()
+}
+
+/// True if something is at `path`, a link that leads nowhere too. What cannot be looked at counts as absent.
+pub fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 /// True if `path` is a directory, links followed.

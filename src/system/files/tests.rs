@@ -493,3 +493,22 @@ fn permission_denied_says_what_to_do() {
     let error = failure("writing", Path::new("/x"), rustix::io::Errno::ROFS);
     assert!(error.message().contains("read-only") && error.hints()[0].contains("findmnt"));
 }
+
+#[test]
+fn a_private_file_goes_through_no_link() {
+    let (dir, _) = tree();
+    let (file, aim) = (dir.path().join("secret"), dir.path().join("aim"));
+    write_private(&file, b"one").unwrap();
+    assert_eq!(mode_of(file.clone()), 0o600);
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    write_private(&file, b"two").unwrap();
+    assert_eq!((mode_of(file.clone()), fs::read(&file).unwrap()), (0o600, b"two".to_vec()));
+    fs::remove_file(&file).unwrap();
+    assert!(!is_there(&file));
+    symlink(&aim, &file).unwrap();
+    assert!(is_there(&file) && !exists(&file));
+    let error = write_private(&file, b"three").unwrap_err();
+    assert!(error.message().contains(&format!("is a link to `{}`", aim.display())), "{error}");
+    assert!(!is_there(&aim));
+    assert!(write_private(dir.path(), b"").unwrap_err().message().contains("no regular file"));
+}
