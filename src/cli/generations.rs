@@ -152,12 +152,14 @@ async fn collect(context: &Context, root: &Root, keep: u64) -> Result<()> {
     if context.ui.format == Format::Json {
         return context.ui.json(&serde_json::json!({
             "schema": 1, "generations": removed.generations, "tags": removed.tags,
+            "credentials": removed.credentials,
         }));
     }
     context.ui.say(&format!(
-        "removed {} and {}",
+        "removed {}, {} and {}",
         text::count(removed.generations.len(), "generation"),
-        text::count(removed.tags.len(), "image tag")
+        text::count(removed.tags.len(), "image tag"),
+        text::count(removed.credentials.len(), "stored secret")
     ));
     Ok(())
 }

@@ -36,7 +36,7 @@ pub fn run(context: &Context, args: &args::Init) -> Result<()> {
     if !args.force {
         let there: Vec<String> = outputs
             .iter()
-            .filter(|output| files::exists(&output.path))
+            .filter(|output| files::is_there(&output.path))
             .map(|output| inputs::shown(context, &output.path))
             .collect();
         if !there.is_empty() {
@@ -62,7 +62,11 @@ pub fn run(context: &Context, args: &args::Init) -> Result<()> {
         } else {
             files::make_dir(folder)?;
         }
-        files::write_output(&output.path, &output.content, output.mode)?;
+        if output.mode == 0o600 {
+            files::write_private(&output.path, &output.content)?;
+        } else {
+            files::write_output(&output.path, &output.content, output.mode)?;
+        }
         context.ui.say(&format!("wrote {shown}"));
     }
     if !args.dry_run {
@@ -143,7 +147,7 @@ fn from_deployment(
     if !outputs.is_empty() {
         // They must not be committed by accident.
         let ignore = folder.join(".gitignore");
-        if !files::exists(&ignore) {
+        if !files::is_there(&ignore) {
             outputs.push(Output { path: ignore, content: Zeroizing::new(b"*\n".to_vec()), mode: 0o600 });
         }
     }
