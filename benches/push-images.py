@@ -50,7 +50,7 @@ for n in range(1, number + 1):
     config = {
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Env": [f"IMAGE={n}", "CUDA_VERSION=12.8.1"], "Entrypoint": ["/bin/engine"]},
+        "config": {"Env": [f"IMAGE={n}"], "Entrypoint": ["/bin/engine"]},
         "rootfs": {"type": "layers", "diff_ids": [digest(plain.getvalue())]},
     }
     layer = blob(repository, packed)

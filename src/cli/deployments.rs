@@ -59,7 +59,12 @@ fn one(status: &Status) -> String {
         Some(false) => ", NOT healthy",
         None => "",
     };
-    let since = status.since.as_deref().map_or_else(String::new, |since| format!(", up since {since}"));
+    let up = status.wanted == Some(WantedState::Running) && !status.is_down();
+    let since = status
+        .since
+        .as_deref()
+        .filter(|_| up)
+        .map_or_else(String::new, |since| format!(", up since {since}"));
     let generation = status.generation.map_or_else(String::new, |number| format!(", generation {number}"));
     let mut text = format!("{}: {}{health}{generation}{since}\n", status.name, word(status));
     let rows = status.services.iter().map(|service| {
@@ -76,6 +81,12 @@ fn one(status: &Status) -> String {
         ]
     });
     text.push_str(&table(["SERVICE", "CONTAINER", "STATE", "HEALTH", "RESTARTS", "SINCE"], rows));
+    if status.wanted == Some(WantedState::Running) && status.is_down() {
+        text.push_str(&format!(
+            "next: `bedplate logs {0}`, then `bedplate restart {0}`; just after a boot: `journalctl -fu bedplate-boot`\n",
+            status.name
+        ));
+    }
     for drift in &status.drift {
         text.push_str(&format!("drift: {drift}\n"));
     }
@@ -84,7 +95,8 @@ fn one(status: &Status) -> String {
 
 fn word(status: &Status) -> &'static str {
     match status.wanted {
-        Some(WantedState::Running) => "should run",
+        Some(WantedState::Running) if status.is_down() => "DOWN",
+        Some(WantedState::Running) => "runs",
         Some(WantedState::Stopped) => "stopped",
         None => "not kept here, only its containers are",
     }

@@ -70,7 +70,8 @@ fn list(context: &Context, root: &Root) -> Result<()> {
 }
 
 fn diff(context: &Context, root: &Root, a: u64, b: u64) -> Result<()> {
-    let lines = Generations::new(root).diff(a, b)?;
+    let mut lines = Generations::new(root).diff(a, b)?;
+    lines.extend(subject::deployment_changes(&subject::bundle(root, a)?, &subject::bundle(root, b)?)?);
     if context.ui.format == Format::Json {
         return context
             .ui
@@ -88,12 +89,7 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> 
     let held = provision::hold(root, "generations switch")?;
     let bundle = provision::switch_to(root, number)?;
     let pinned = bundle.open()?;
-    let inputs = Inputs {
-        profile: &pinned.profile,
-        lock: &pinned.lock,
-        sources: &pinned.sources,
-        bundle: bundle.digest(),
-    };
+    let inputs = Inputs::of(&pinned, bundle.digest());
     let look = Options {
         docker_socket: subject::docker_socket(context).unwrap_or_else(|| layout::DOCKER_SOCKET.to_owned()),
         ..Options::default()

@@ -87,6 +87,9 @@ impl Sources {
                 Err(error) => errors.push(error),
             }
         }
+        errors.extend(
+            deployments.iter().flat_map(|(path, deployment)| unnamed_secrets(path, deployment, &profile)),
+        );
         match Error::join(errors) {
             Some(error) => Err(error),
             None => Ok(Self { shown, path, text, profile, files, deployments, warnings }),
@@ -134,6 +137,28 @@ impl Sources {
     }
 }
 
+/// Secrets a deployment cannot do without and the profile does not name.
+fn unnamed_secrets(path: &str, deployment: &Deployment, profile: &Profile) -> Vec<Error> {
+    let missing = deployment
+        .secrets()
+        .into_iter()
+        .filter(|(name, required)| *required && !profile.secrets.contains_key(name));
+    missing
+        .map(|(name, _)| {
+            let near = profile.secrets.keys().find(|known| strsim::damerau_levenshtein(known, &name) <= 2);
+            let error = Error::usage(format!(
+                "deployment `{path}` needs secret `{name}`, which the profile's `[secrets]` does not name"
+            ));
+            error.hint(match near {
+                Some(near) => format!(
+                    "did you mean `{near}`? else add `{name} = {{ env = \"{name}\" }}` to `[secrets]`"
+                ),
+                None => format!("add `{name} = {{ env = \"{name}\" }}` to the profile's `[secrets]`"),
+            })
+        })
+        .collect()
+}
+
 /// A stale lock is an error that says why (exit code 4).
 pub fn refuse_stale(pinned: &Pinned, shown: &str) -> Result<()> {
     match &pinned.freshness {
@@ -176,9 +201,15 @@ pub fn deployment(context: &Context, named: &Path) -> Result<(String, Deployment
     let path = context.path(named);
     if !files::exists(&path)
         && let Some(name) = named.to_str().filter(|name| !name.contains(['/', '.']))
-        && let Some(found) = subject::deployment_of_generation(name)?
     {
-        return Ok(found);
+        let (found, known) = subject::deployment_of_generation(name)?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        if !known.is_empty() {
+            return Err(Error::usage(format!("there is no file and no deployment `{name}`"))
+                .hint(format!("this host was provisioned with: {}", known.join(", "))));
+        }
     }
     let shown = named.display().to_string();
     let text = files::read_text(&path, TEXT_LIMIT)?;

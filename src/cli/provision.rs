@@ -17,7 +17,7 @@ use crate::{
         secrets::{self, Frame},
     },
     lock::bundle::{Bundle, Pinned},
-    plan::{self, Goal, Inputs, Plan},
+    plan::{self, Change, Goal, Inputs, Plan},
     system::files::{self, Root},
     ui::{Format, exit, text},
 };
@@ -83,7 +83,10 @@ fn refuse_unprivileged(dry_run: bool) -> Result<()> {
 /// Secrets and registry credentials of the operator's side.
 async fn frame(context: &Context, pinned: &Pinned, directory: &Path) -> Result<Frame> {
     let resolved = secrets::resolve(&pinned.profile, &context.env, directory).await?;
-    for (name, why) in &resolved.absent {
+    let needed = |name: &str| {
+        pinned.deployments.values().any(|deployment| deployment.secrets().get(name) == Some(&true))
+    };
+    for (name, why) in resolved.absent.iter().filter(|(name, _)| needed(name)) {
         context.ui.say(&format!("secret `{name}` is not here: {why}; the host's own is kept, if it has one"));
     }
     Ok(Frame { secrets: resolved.values, registries: registries::logins(context, &pinned.lock).await? })
@@ -99,12 +102,7 @@ pub async fn here(
     options: &wire::Options,
 ) -> Result<u8> {
     inputs::refuse_stale(pinned, &pinned.name)?;
-    let inputs = Inputs {
-        profile: &pinned.profile,
-        lock: &pinned.lock,
-        sources: &pinned.sources,
-        bundle: bundle.digest(),
-    };
+    let inputs = Inputs::of(pinned, bundle.digest());
     if root.is_host() {
         secrets::add_from_host(root, &pinned.profile, &mut frame.secrets)?;
     }
@@ -118,8 +116,14 @@ pub async fn here(
     };
     // Looked at first without holding the host: where nothing is to do, nothing is touched.
     let mut plan = seen().await?;
+    let deployments = match Generations::new(root).current_number()? {
+        Some(number) if options.dry_run && plan.change == Change::New => {
+            subject::deployment_changes(&subject::bundle(root, number)?, bundle)?
+        }
+        _ => Vec::new(),
+    };
     if options.dry_run {
-        print_plan(context, &plan)?;
+        print_plan(context, &plan, &deployments)?;
         plan.refuse()?;
         return Ok(exit::DONE);
     }
@@ -219,6 +223,13 @@ pub async fn finish(
     reboot: Option<String>,
     options: &wire::Options,
 ) -> Result<u8> {
+    if report.is_some() {
+        for name in subject::running_otherwise(&*subject::host_root()?)? {
+            context.ui.say(&format!(
+                "`{name}` still runs as it was brought up before: `bedplate up -f {name}` makes this one live"
+            ));
+        }
+    }
     let ready = report.as_ref().is_none_or(Report::opens_gate);
     match (context.ui.format, &report) {
         (Format::Json, _) => context.ui.json(&serde_json::json!({
@@ -240,7 +251,7 @@ pub async fn finish(
     Ok(if ready { exit::DONE } else { exit::CHECK })
 }
 
-fn print_plan(context: &Context, plan: &Plan) -> Result<()> {
+fn print_plan(context: &Context, plan: &Plan, deployments: &[String]) -> Result<()> {
     if context.ui.format == Format::Json {
         return context.ui.json(plan);
     }
@@ -250,8 +261,7 @@ fn print_plan(context: &Context, plan: &Plan) -> Result<()> {
     if plan.is_empty() {
         return context.ui.data("nothing to do\n");
     }
-    let mut lines = plan.lines().join("\n");
-    lines.push('\n');
+    let lines: String = deployments.iter().chain(&plan.lines()).map(|line| format!("{line}\n")).collect();
     context.ui.data(&lines)?;
     if let Some(why) = &plan.reboot {
         context.ui.say(&format!("a reboot would be needed: {why}"));

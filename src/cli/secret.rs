@@ -7,11 +7,12 @@ use zeroize::Zeroizing;
 
 use super::{Context, args, inputs::Sources, subject};
 use crate::{
-    error::{Doing as _, Error, Result},
+    error::{Doing as _, Error, Kind, Result},
     host::{
         layout,
         secrets::{self, Status},
     },
+    profile::SecretSource,
     system::files::Root,
     ui::{Format, exit, table::table},
 };
@@ -52,6 +53,14 @@ fn set(context: &Context, name: &str) -> Result<u8> {
     let _lock = crate::system::files::HostLock::acquire(&root, layout::LOCK, "secret set")?;
     context.run(secrets::set(&root, pinned.as_ref().map(|pinned| &pinned.profile), name, &value))?;
     context.ui.say(&format!("stored `{name}`, encrypted to this host"));
+    match pinned.as_ref().map(|pinned| pinned.profile.secrets.get(name)) {
+        None | Some(Some(SecretSource::Credential(_))) => {}
+        Some(None) => context.ui.warn(&format!("the profile of this host names no secret `{name}`")),
+        Some(Some(_)) => context.ui.warn(&format!(
+            "the profile takes `{name}` from elsewhere: the next `bedplate provision` that finds it there puts that value \
+             back; write `{name} = {{ credential = \"{name}\" }}` in the profile to keep this one"
+        )),
+    }
     Ok(exit::DONE)
 }
 
@@ -90,7 +99,9 @@ fn check(context: &Context, named: Option<&str>) -> Result<u8> {
         return verdict(context, found.len(), &wrong);
     }
     let sources = Sources::read(context, named)?;
-    let resolved = context.run(secrets::resolve(&sources.profile, &context.env, sources.directory()))?;
+    let resolved = context
+        .run(secrets::resolve(&sources.profile, &context.env, sources.directory()))
+        .map_err(|error| error.with_kind(Kind::Check))?;
     for (name, why) in &resolved.absent {
         context.ui.warn(&format!("`{name}` resolves to nothing: {why}"));
     }

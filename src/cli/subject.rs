@@ -8,6 +8,7 @@ use std::{
 use super::{Context, inputs, inputs::Sources};
 use crate::{
     check::{self, Locked, Subject, report::Report},
+    deploy::{Paths, state, state::WantedState},
     digest::Digest,
     error::{Error, Result},
     host::{
@@ -18,6 +19,7 @@ use crate::{
         self, Lock,
         bundle::{Bundle, Pinned},
     },
+    plan::line_diff,
     profile::{Deployment, Profile},
     system::files::Root,
 };
@@ -110,28 +112,78 @@ pub fn bundle(root: &Root, number: u64) -> Result<Bundle> {
     Generations::new(root).bundle(number)
 }
 
-/// The deployment `name` of this host's current generation, and its text.
+/// A deployment and its text.
+pub type Named = (String, Deployment);
+
+/// The deployment `name` of this host's current generation, with its text; and the names of all it has.
 ///
 /// # Errors
-/// The generation cannot be read; or it has deployments, and none of this name.
-pub fn deployment_of_generation(name: &str) -> Result<Option<(String, Deployment)>> {
+/// The generation cannot be read.
+pub fn deployment_of_generation(name: &str) -> Result<(Option<Named>, Vec<String>)> {
     let root = host_root()?;
-    let Some((generation, pinned)) = current(&root)? else { return Ok(None) };
+    let Some((generation, pinned)) = current(&root)? else { return Ok((None, Vec::new())) };
+    let known = pinned.deployments.values().map(|deployment| deployment.name.clone()).collect();
     let bundle = bundle(&root, generation.about.number)?;
     for (path, deployment) in pinned.deployments {
         if deployment.name == name
             && let Some(content) = bundle.input(&path)
         {
-            return Ok(Some((inputs::text_of(&path, content)?.to_owned(), deployment)));
+            return Ok((Some((inputs::text_of(&path, content)?.to_owned(), deployment)), known));
         }
     }
-    Ok(None)
+    Ok((None, known))
+}
+
+/// What differs between the deployments of two bundles, a line each, with the lines of their text below.
+pub fn deployment_changes(old: &Bundle, new: &Bundle) -> Result<Vec<String>> {
+    let (old_pinned, new_pinned) = (old.open()?, new.open()?);
+    let mut lines = Vec::new();
+    for (path, deployment) in &new_pinned.deployments {
+        let name = &deployment.name;
+        match old.input(path) {
+            None => lines.push(format!("+ deployment {name}")),
+            Some(was) => {
+                let now = new.input(path).unwrap_or_default();
+                if was != now {
+                    lines
+                        .push(format!("~ deployment {name}: live after `bedplate up -f {name}` on the host"));
+                    lines.extend(line_diff(was, now).into_iter().map(|line| format!("    {line}")));
+                }
+            }
+        }
+    }
+    for (path, deployment) in &old_pinned.deployments {
+        if !new_pinned.deployments.contains_key(path) {
+            lines.push(format!("- deployment {}", deployment.name));
+        }
+    }
+    Ok(lines)
+}
+
+/// Deployments that run as another text than the current generation's made them: their names.
+pub fn running_otherwise(root: &Root) -> Result<Vec<String>> {
+    let Some((generation, pinned)) = current(root)? else { return Ok(Vec::new()) };
+    let bundle = bundle(root, generation.about.number)?;
+    let paths = Paths::default();
+    let mut names = Vec::new();
+    for (path, deployment) in pinned.deployments {
+        let runs = matches!(
+            state::load(root, &paths, &deployment.name),
+            Ok(Some(state)) if state.wanted == WantedState::Running
+        );
+        let kept = state::deployment_text(root, &paths, &deployment.name)?;
+        if runs && kept.is_some_and(|kept| Some(kept.as_bytes()) != bundle.input(&path)) {
+            names.push(deployment.name);
+        }
+    }
+    Ok(names)
 }
 
 /// What to do on a host without a generation.
 pub fn not_provisioned() -> Error {
     if rustix::process::geteuid().is_root() {
-        Error::failed("this host is not provisioned").hint("run `bedplate provision PROFILE` first")
+        Error::failed("this machine is not provisioned")
+            .hint("run `bedplate provision PROFILE` first; for another host: `ssh HOST bedplate …`")
     } else {
         Error::failed("only root can see what this host was provisioned with").hint("run it with `sudo`")
     }

@@ -8,7 +8,7 @@ use crate::{
         self,
         gate::{AGAIN, Decision, Now},
         readiness::{self, Binding},
-        report::{Layer, Report},
+        report::{Layer, Outcome, Report},
         up_to,
     },
     deploy::{self, Change, Done, Options, Paths, Wanted, life, state, up::Ended},
@@ -88,7 +88,18 @@ pub async fn bring_up(
         subject.gate = Some(&decision);
         let shut = check::judge_only(&["up.readiness"], &subject, &facts::Facts::default());
         let mut found = below;
-        found.findings.extend(shut.findings);
+        // Where a check below says why, the gate need not say it again.
+        let cause =
+            found.findings.iter().find(|finding| finding.shuts_gate()).map(|finding| finding.id.clone());
+        found.findings.extend(shut.findings.into_iter().map(|mut finding| {
+            if let Some(cause) = &cause {
+                finding.outcome = Outcome::Skipped;
+                finding.because = format!("skipped: {cause} failed, and nothing was started");
+                finding.evidence.clear();
+                finding.next = None;
+            }
+            finding
+        }));
         report::print(context, &found)?;
         return Ok(exit::CHECK);
     }

@@ -38,7 +38,7 @@ pub fn refuse_held(root: &Root) -> Result<()> {
     files::refuse_held(root, if root.is_host() { LOCK } else { LOCK_IN_TREE })
 }
 
-/// The generation before the current one, where `rollback` goes.
+/// Where `rollback` goes: the last generation before the current one whose checks passed, else the one before it.
 ///
 /// # Errors
 /// There is none.
@@ -50,7 +50,9 @@ pub fn previous(root: &Root) -> Result<u64> {
     let mut earlier: Vec<u64> =
         generations.numbers()?.into_iter().filter(|number| *number < current).collect();
     earlier.retain(|number| generations.state(*number).is_ok_and(|state| state != State::Pending));
-    earlier.pop().ok_or_else(|| {
+    // One whose checks failed is nowhere to go back to, where there is a better one.
+    let passed = earlier.iter().rev().find(|number| generations.is_ready(**number) == Some(true)).copied();
+    passed.or_else(|| earlier.pop()).ok_or_else(|| {
         Error::failed(format!("there is no generation before {current}"))
             .hint("see which there are: `bedplate generations list`")
     })

@@ -27,13 +27,14 @@ pub use self::{
         SecretState, Target,
     },
     step::{Step, Was, image_tag},
+    text::diff as line_diff,
     wanted::{BINARY, MODPROBE, UNIT, UNIT_ENABLED},
 };
 use crate::{
     digest::Digest,
     error::{Error, Result},
     lock::{Lock, bundle::Pinned},
-    profile::Profile,
+    profile::{Deployment, Profile},
 };
 
 /// Folder of a generation that holds saved contents, each under its digest.
@@ -57,14 +58,27 @@ pub struct Inputs<'a> {
     pub lock: &'a Lock,
     /// Contents of `[[file]] source`, by path as the profile writes it.
     pub sources: &'a BTreeMap<String, Vec<u8>>,
+    /// Its deployments, by path as the profile writes it.
+    pub deployments: &'a BTreeMap<String, Deployment>,
     /// Digest of the bundle they came in.
     pub bundle: Digest,
 }
 
 impl<'a> Inputs<'a> {
+    /// Whether a deployment cannot do without this secret.
+    pub fn needs_secret(&self, name: &str) -> bool {
+        self.deployments.values().any(|deployment| deployment.secrets().get(name) == Some(&true))
+    }
+
     /// The inputs of a bundle: `bundle` is its digest.
     pub fn of(pinned: &'a Pinned, bundle: Digest) -> Self {
-        Self { profile: &pinned.profile, lock: &pinned.lock, sources: &pinned.sources, bundle }
+        Self {
+            profile: &pinned.profile,
+            lock: &pinned.lock,
+            deployments: &pinned.deployments,
+            sources: &pinned.sources,
+            bundle,
+        }
     }
 }
 

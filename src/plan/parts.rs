@@ -211,7 +211,9 @@ pub(super) fn secrets(inputs: &Inputs, state: &HostState, prior: &Record, plan: 
                         "run `bedplate provision` where its source can be read".to_owned()
                     }
                 };
-                plan.warnings.push(format!("secret `{name}` has no value: {how}"));
+                if inputs.deployments.is_empty() || inputs.needs_secret(name) {
+                    plan.warnings.push(format!("secret `{name}` has no value: {how}"));
+                }
             }
         }
         if now.present && !stored && !now.can_keep {

@@ -208,7 +208,14 @@ impl Model {
 
 fn inputs<'a>(profile: &'a Profile, lock: &'a Lock) -> Inputs<'a> {
     static NONE: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    Inputs { profile, lock, sources: &NONE, bundle: Digest::of(format!("{profile:?}{lock:?}")) }
+    static NO_DEPLOYMENTS: BTreeMap<String, crate::profile::Deployment> = BTreeMap::new();
+    Inputs {
+        profile,
+        lock,
+        deployments: &NO_DEPLOYMENTS,
+        sources: &NONE,
+        bundle: Digest::of(format!("{profile:?}{lock:?}")),
+    }
 }
 
 fn profile(more: &str) -> Profile {

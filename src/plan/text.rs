@@ -7,7 +7,7 @@ const LIMIT: usize = 4_000_000;
 
 /// The lines of a unified diff without its header: ` ` kept, `-` taken away, `+` added, `@@` between
 /// hunks. Empty for equal texts; one line of words for content that is not text.
-pub(super) fn diff(old: &[u8], new: &[u8]) -> Vec<String> {
+pub fn diff(old: &[u8], new: &[u8]) -> Vec<String> {
     if old == new {
         return Vec::new();
     }

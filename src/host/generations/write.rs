@@ -91,9 +91,9 @@ pub(crate) fn forget_readiness(root: &Root, number: u64) -> Result<()> {
     for number in current.into_iter().filter(|current| *current != number).chain([number]) {
         let folder = generation(number);
         root.remove_tree(&format!("{folder}/{READINESS}"))?;
-        root.remove_file(&format!("{folder}/{REPORT}"))?;
     }
-    Ok(())
+    // Of the generation that is left the report stays: `rollback` wants one whose checks passed.
+    root.remove_file(&format!("{}/{REPORT}", generation(number))).map(drop)
 }
 
 /// Notes in the current generation's record that secret `name` is kept as credential `id`.
