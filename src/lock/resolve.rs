@@ -301,7 +301,11 @@ async fn resolve(
             Some(Ok(resolved)) => {
                 images.insert(name.clone(), locked(request, wanted, resolved));
             }
-            Some(Err(error)) => errors.push(error),
+            Some(Err(error)) => {
+                let known = error.message().contains(&super::reference::without_tag(&wanted.reference));
+                let which = format!("this is image `{name}`: `{}`", wanted.reference);
+                errors.push(if known { error } else { error.hint(which) });
+            }
             None => {}
         }
     }

@@ -317,8 +317,8 @@ impl Work<'_> {
         };
         if inserted {
             self.changes.push(format!(
-                "the agent keeps its identity on the host now: `{AGENT_DIRECTORY}`, mounted at `{home}`; add it to the \
-                 profile as a `[[mount]]` with mode \"0700\" and files = {{ \"config.json\" = \"0600\" }}"
+                "the agent keeps its identity on the host now: `{AGENT_DIRECTORY}`, mounted at `{home}`; in the profile it is a \
+                 `[[mount]]` of mode \"0700\""
             ));
         }
     }
