@@ -32,11 +32,11 @@ fn a_file_that_others_may_read() {
     for mode in [0o777, 0o644, 0o640, 0o604] {
         fs::set_permissions(place.at("secrets/token"), fs::Permissions::from_mode(mode)).unwrap();
         let says = ["secrets/token`", "others may open it", &format!("{mode:04o}")];
-        place.refuses(["secret", "check", "p"], 1, &says, "chmod 600");
+        place.refuses(["secret", "check", "p"], 3, &says, "chmod 600");
     }
     fs::rename(place.at("secrets/token"), place.at("secrets/real")).unwrap();
     std::os::unix::fs::symlink("real", place.at("secrets/token")).unwrap();
-    place.refuses(["secret", "check", "p"], 1, &["secrets/token` is a link"], "name the file itself");
+    place.refuses(["secret", "check", "p"], 3, &["secrets/token` is a link"], "name the file itself");
 }
 
 #[test]
@@ -44,9 +44,9 @@ fn a_command_that_fails_shows_nothing_of_what_it_said() {
     let place =
         place("command = [\"sh\", \"-c\", \"cat ../secrets/token; cat ../secrets/token >&2; exit 3\"]");
     place.put_private("secrets/token", TOKEN);
-    place.refuses(["-vv", "secret", "check", "p"], 1, &["the command of secret `HF_TOKEN`"], "");
+    place.refuses(["-vv", "secret", "check", "p"], 3, &["the command of secret `HF_TOKEN`"], "");
     let place = self::place("command = [\"bedplate-no-such-program\"]");
-    place.refuses(["secret", "check", "p"], 1, &["`bedplate-no-such-program`"], "");
+    place.refuses(["secret", "check", "p"], 3, &["`bedplate-no-such-program`"], "");
 }
 
 #[test]
