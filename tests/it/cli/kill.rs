@@ -80,25 +80,33 @@ fn the_next_run_converges() {
     place.run(["lock", "p"]).exits(0);
     let start = Instant::now();
     place.run(PROVISION).exits(0);
-    let whole = start.elapsed();
+    let mut whole = start.elapsed();
 
     let mut random = Random(20_261_124);
     let mut number = 0;
-    for round in 0..12_u32 {
+    // A machine that was busy at the measurement is quicker now: then the span shrinks until runs are caught again.
+    for round in 0..60_u32 {
+        if round >= 12 && number >= 3 {
+            break;
+        }
         // A new file content each time, so that there is always something to do, from the value before.
         let value = if round % 2 == 0 { 2 } else { 1 };
         place.put("profiles/p.toml", files(value));
         place.run(["lock", "p"]).exits(0);
         // One after the other, from the first moment to the last; the rest is chance.
-        let moment = whole.mul_f64((f64::from(round) + (random.next() % 1000) as f64 / 1000.0) / 12.0);
+        let moment = whole.mul_f64((f64::from(round % 12) + (random.next() % 1000) as f64 / 1000.0) / 12.0);
         let signal = [Signal::KILL, Signal::KILL, Signal::TERM, Signal::INT][round as usize % 4];
-        number += u32::from(ended(&place, signal, moment));
+        if ended(&place, signal, moment) {
+            number += 1;
+        } else {
+            whole = whole.mul_f64(0.8);
+        }
         place.run(PROVISION).exits(0);
         assert_eq!(content(&place.at("root")), reference[value as usize - 1], "round {round}");
         is_tidy(&place.at("root"));
         place.run(PROVISION).exits(0).prints("nothing to do");
     }
-    assert!(number >= 3, "only {number} of 12 runs were caught before their end");
+    assert!(number >= 3, "only {number} of 60 runs were caught before their end");
 }
 
 #[test]
