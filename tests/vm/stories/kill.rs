@@ -16,32 +16,33 @@ fn a_killed_provision_is_finished_by_the_next() {
     eprintln!("{kills} kills with BEDPLATE_SEED={seed}");
     let mut random = Random(seed);
 
-    // Two states to go back and forth between, so that each run that is killed has something to do.
+    // States to go back and forth between, so that each run that is killed has something to do. The third also changes
+    // Docker's configuration; Docker restarts for it, which takes a minute under emulation, so it has every tenth turn.
     let (machine, site) = provisioned();
-    let other = Site::new();
-    other
-        .change("vm.max_map_count = 262144", "vm.max_map_count = 300000")
-        .change("bedplate/engine:1.0", "bedplate/engine:1.1")
-        .change(
+    let second = [
+        ("vm.max_map_count = 262144", "vm.max_map_count = 300000"),
+        ("bedplate/engine:1.0", "bedplate/engine:1.1"),
+        (
             "[checks]",
             "[[file]]\npath = \"/etc/bedplate-story/a.conf\"\nmode = \"0640\"\ncontent = \"a\"\n\n[checks]",
-        )
-        .change(
-            "[checks]",
-            "[[mount]]\npath = \"/data/story\"\nmode = \"0750\"\nowner = \"root:root\"\n\n[checks]",
-        );
-    if full {
-        // Docker restarts for it, which takes a while under emulation.
-        other.change(
-            "gpu-access = \"none\"",
-            "gpu-access = \"none\"\ndaemon = { max-concurrent-downloads = 2 }",
-        );
+        ),
+        ("[checks]", "[[mount]]\npath = \"/data/story\"\nmode = \"0750\"\nowner = \"root:root\"\n\n[checks]"),
+    ];
+    let daemon =
+        ("gpu-access = \"none\"", "gpu-access = \"none\"\ndaemon = { max-concurrent-downloads = 2 }");
+    let sites = [Site::new(), Site::new()];
+    for (from, to) in second {
+        sites[0].change(from, to);
+        sites[1].change(from, to);
     }
-    other.lock();
+    sites[1].change(daemon.0, daemon.1);
     machine.sh(&format!("rm -rf {PLACE} && mkdir -p {PLACE}"));
     machine.copy(program(), &format!("{PLACE}/bedplate"));
     machine.copy(&site.path(""), &format!("{PLACE}/a"));
-    machine.copy(&other.path(""), &format!("{PLACE}/b"));
+    for (other, name) in sites.iter().zip(["b", "c"]) {
+        other.lock();
+        machine.copy(&other.path(""), &format!("{PLACE}/{name}"));
+    }
 
     // How long a whole run takes: kills come within it.
     let started = Instant::now();
@@ -51,7 +52,11 @@ fn a_killed_provision_is_finished_by_the_next() {
     let mut at = "b";
     let mut killed = 0;
     for number in 1..=kills {
-        let target = if at == "a" { "b" } else { "a" };
+        let target = match at {
+            "a" if number % 10 == 5 => "c",
+            "a" => "b",
+            _ => "a",
+        };
         let after = whole.mul_f64(random.fraction());
         let ended = provision_killed_after(machine, &site, target, after);
         killed += u32::from(ended == 137);
@@ -116,6 +121,8 @@ fn converged(machine: &Machine, which: &str) {
         assert_eq!(machine.mode("/data/story"), "750 root:root");
         assert!(engine.contains("engine:1.1\""), "{engine}");
     }
+    let daemon = machine.sh("cat /etc/docker/daemon.json");
+    assert_eq!(daemon.contains("max-concurrent-downloads"), which == "c", "{daemon}");
     assert_eq!(machine.mode("/data/minerhome"), "700 root:root");
     // Nothing half written stays behind.
     let halves = machine
