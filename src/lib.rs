@@ -9,7 +9,7 @@
 //! | [`check`] | checks by layer, readiness, the gate |
 //! | [`deploy`] | a running deployment |
 //! | [`fleet`] | hosts reached over SSH |
-//! | [`oci`], [`docker`], [`gpu`] | adaptors: registries, the container engine, NVML |
+//! | [`oci`], [`apt`], [`docker`], [`gpu`] | adaptors: registries, Debian archives, the container engine, NVML |
 //! | [`store`], [`system`] | content-addressed files; files, processes, clock, network |
 //! | [`error`], [`digest`], [`reference`], [`progress`] | the foundation, used by all |
 //!
@@ -33,6 +33,7 @@ pub mod lock;
 pub mod plan;
 pub mod profile;
 
+pub mod apt;
 pub mod docker;
 pub mod gpu;
 pub mod oci;

@@ -36,6 +36,12 @@ pub struct Lock {
     pub inputs: BTreeMap<String, Digest>,
     /// Images, by the profile's name for them or one made from the reference.
     pub images: BTreeMap<String, LockedImage>,
+    /// Archives the packages come from, by name: the distribution's own and the profile's.
+    pub repositories: BTreeMap<String, LockedRepository>,
+    /// Kernel, driver, toolkit and engine as one unit; `None` where no packages are locked.
+    pub set: Option<PackageSet>,
+    /// Every package of the host, sorted by name, then architecture.
+    pub packages: Vec<LockedPackage>,
 }
 
 /// One image, pinned.
@@ -135,6 +141,98 @@ impl VerdictOutcome {
             Self::Refuse => "refuse",
             Self::Unknown => "unknown",
             Self::NotApplicable => "n/a",
+        }
+    }
+}
+
+/// An archive, as it was verified. Where it lies is configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LockedRepository {
+    /// The snapshot its release files are of, such as `20261121T091500Z`; `None`: the archive as it was that day.
+    pub snapshot: Option<String>,
+    /// Its suites (or paths of a flat repository), by name.
+    pub suites: BTreeMap<String, LockedSuite>,
+}
+
+/// One suite's release file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedSuite {
+    /// Digest of the release file's signed text.
+    pub release: Digest,
+    /// Its `Date`, as RFC 3339 in UTC.
+    pub date: String,
+    /// Fingerprints of the primary keys whose signatures were verified, uppercase hexadecimal, sorted.
+    pub signed_by: Vec<String>,
+}
+
+/// One package, pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedPackage {
+    /// Name of its archive in [`Lock::repositories`].
+    pub repository: String,
+    /// Its name.
+    pub name: String,
+    /// Its version, as the archive writes it (deb-version(7)).
+    pub version: String,
+    /// Debian's name of its architecture, or `all`.
+    pub architecture: String,
+    /// Digest of the `.deb`.
+    pub sha256: Digest,
+    /// Size of the `.deb`, in bytes.
+    pub size: u64,
+    /// Its path below the archive's base address.
+    pub path: String,
+    /// Names of the locked packages that satisfy its `Pre-Depends` and `Depends`, sorted; of another
+    /// architecture: `NAME:ARCHITECTURE`.
+    pub depends: Vec<String>,
+    /// Why it is there by itself, sorted: `essential`, `required`, `apt`, `packages`, `kernel`, `driver`,
+    /// `container`. Empty: only because others depend on it.
+    pub wanted_by: Vec<String>,
+}
+
+/// Kernel, driver, toolkit and engine: one unit. Absent: not part of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PackageSet {
+    /// The kernel's release, as `uname -r` will say it: `6.12.117+deb13-cloud-amd64`.
+    pub kernel: Option<String>,
+    /// Upstream version of the driver: `550.163.01`.
+    pub driver: Option<String>,
+    /// Upstream version of the GPU firmware package.
+    pub firmware: Option<String>,
+    /// Upstream version of Fabric Manager.
+    pub fabric_manager: Option<String>,
+    /// Version of the container toolkit.
+    pub toolkit: Option<String>,
+    /// Package and version of the container engine: `docker.io 26.1.5+dfsg1-9`.
+    pub engine: Option<String>,
+    /// Whether the driver's modules build for that kernel.
+    pub builds: Option<Builds>,
+    /// What is known of that pair, and the newest pair that builds where this one does not.
+    pub because: Option<String>,
+}
+
+/// Whether the driver's modules build for the locked kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Builds {
+    /// They do.
+    Yes,
+    /// They do with the profile's patches.
+    Patched,
+    /// They do not.
+    No,
+    /// Nobody tried that is known.
+    Untried,
+}
+
+impl Builds {
+    /// The word for it in locks, reports and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::Patched => "patched",
+            Self::No => "no",
+            Self::Untried => "untried",
         }
     }
 }

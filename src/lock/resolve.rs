@@ -111,7 +111,7 @@ pub async fn lock(
         image.verdict = cuda::verdict(&image.facts, request.profile);
     }
     let inputs = inputs(request.profile_file_name, request.profile, request.deployments, request.sources);
-    Ok(Lock { inputs, images })
+    Ok(Lock { inputs, images, ..Lock::default() })
 }
 
 /// What has moved of the images that `update` names and the old lock has, by name. One HEAD each; nothing is written.

@@ -92,6 +92,7 @@ pub(super) fn example() -> Lock {
             ("vllm".to_owned(), image("docker.io/vllm/vllm-openai:v0.11.0", "vllm")),
             ("registry.example/miner-agent:0.3.1".to_owned(), agent),
         ]),
+        ..Lock::default()
     }
 }
 
@@ -242,7 +243,7 @@ proptest! {
         inputs in proptest::collection::btree_map(texts(), digests(), 0..4),
         images in proptest::collection::btree_map(texts(), images(), 0..4),
     ) {
-        let lock = Lock { inputs, images };
+        let lock = Lock { inputs, images, ..Lock::default() };
         let text = write(&lock);
         let read = parse("x.lock", &text);
         prop_assert!(read.is_ok(), "{:?}\n{}", read, text);
@@ -290,6 +291,7 @@ fn staleness_names_the_input() {
     let lock = Lock {
         inputs: now.clone(),
         images: wanted.iter().map(|(name, w)| (name.clone(), image(&w.reference, name))).collect(),
+        ..Lock::default()
     };
     assert!(freshness(&lock, &now, &wanted).is_fresh());
 
@@ -347,6 +349,7 @@ fn images_are_found_by_name_and_by_reference() {
             ("vllm".to_owned(), image("docker.io/vllm/vllm-openai:v0.11.0", "vllm")),
             ("agent".to_owned(), image("registry.example/miner-agent:0.3.0", "agent")),
         ]),
+        ..Lock::default()
     };
     let found = |choice: ImageChoice| find(&lock, &profile, &choice).map(|(key, _)| key.to_owned());
     assert_eq!(found(ImageChoice::Named("vllm".into())).as_deref(), Some("vllm"));
@@ -388,6 +391,7 @@ fn every_shipped_profile_and_deployment_is_read() {
         let lock = Lock {
             inputs: BTreeMap::new(),
             images: wanted.iter().map(|(name, w)| (name.clone(), image(&w.reference, name))).collect(),
+            ..Lock::default()
         };
         for choice in deployments.iter().flat_map(|deployment| deployment.images()) {
             assert!(find(&lock, &profile, &choice).is_some(), "{name}: {choice:?}");

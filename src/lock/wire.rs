@@ -87,7 +87,7 @@ impl TryFrom<WireLock> for Lock {
             .into_iter()
             .map(|(name, image)| Ok((name, LockedImage::try_from(image)?)))
             .collect::<Result<_, Wrong>>()?;
-        Ok(Self { inputs: wire.inputs, images })
+        Ok(Self { inputs: wire.inputs, images, ..Self::default() })
     }
 }
 

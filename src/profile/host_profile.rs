@@ -152,6 +152,9 @@ fn host(f: &mut Fields<'_, '_>) -> Option<Host> {
     };
     let packages = package_names(f.d, f.texts("packages"));
     let strict = f.boolean("strict").unwrap_or(false);
+    let pin_packages = f.boolean("pin-packages").unwrap_or(true);
+    let recommends = f.boolean("recommends").unwrap_or(false);
+    let backports = f.boolean("backports").unwrap_or(false);
     let (repositories, names) = tables(&mut f, "repository", repository);
     host_rules::twice(f.d, "repository", &names);
     f.finish(&[]);
@@ -161,6 +164,10 @@ fn host(f: &mut Fields<'_, '_>) -> Option<Host> {
         architecture: architecture?,
         packages,
         strict,
+        pin_packages,
+        recommends,
+        backports,
+        snapshot: None,
         repositories,
     })
 }

@@ -109,6 +109,15 @@ pub struct Host {
     pub strict: bool,
     /// Repositories besides the distribution's own.
     pub repositories: Vec<Repository>,
+    /// Whether the host's packages are locked and installed. False: they are someone else's; those that are
+    /// named are only looked for. True unless said.
+    pub pin_packages: bool,
+    /// Whether recommended packages are installed as well. False unless said.
+    pub recommends: bool,
+    /// Whether the distribution's backports are candidates for packages whose version asks for them.
+    pub backports: bool,
+    /// The archive's state at this time, such as `20261121T091500Z`, from archives that keep snapshots.
+    pub snapshot: Option<String>,
 }
 
 /// A Linux distribution.

@@ -173,6 +173,7 @@ fn opening_judges_the_lock() {
     let mut locked = Lock {
         inputs: lock::inputs("host.toml", &profile, &BTreeMap::new(), &BTreeMap::new()),
         images: wanted.iter().map(|(name, w)| (name.clone(), image(&w.reference, name))).collect(),
+        ..Lock::default()
     };
     let open = |lock: &Lock| {
         Bundle::assemble("host.toml", PROFILE_TEXT, &lock::write(lock), BTreeMap::new())
