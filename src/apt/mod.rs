@@ -5,7 +5,11 @@
 //! |---|---|
 //! | `archive` | from an archive's address to a verified [`Catalog`] |
 //! | `catalog` | the packages of several indices, by name |
+//! | `index` | one index, and the form it is kept in |
+//! | `control` | control data: stanzas of fields |
 
 mod catalog;
+mod control;
+mod index;
 
 pub use catalog::{Catalog, MultiArch, PackageId, Record};
