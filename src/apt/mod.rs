@@ -5,7 +5,11 @@
 //! |---|---|
 //! | `archive` | from an archive's address to a verified [`Catalog`] |
 //! | `catalog` | the packages of several indices, by name |
+//! | [`version`] | Debian's version order |
+//! | [`relation`] | fields such as `Depends` |
 
 mod catalog;
+pub mod relation;
+pub mod version;
 
 pub use catalog::{Catalog, MultiArch, PackageId, Record};
