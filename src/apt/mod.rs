@@ -11,5 +11,11 @@
 mod catalog;
 mod control;
 mod index;
+//! | [`version`] | Debian's version order |
+//! | [`relation`] | fields such as `Depends` |
+
+mod catalog;
+pub mod relation;
+pub mod version;
 
 pub use catalog::{Catalog, MultiArch, PackageId, Record};
