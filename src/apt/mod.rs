@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `archive` | from an archive's address to a verified [`Catalog`] |
 //! | `catalog` | the packages of several indices, by name |
+//! | `deb` | the packages themselves: facts of a `.deb`, hostile ones refused |
 
 mod catalog;
+pub mod deb;
 
 pub use catalog::{Catalog, MultiArch, PackageId, Record};
