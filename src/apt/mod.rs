@@ -17,5 +17,9 @@ mod index;
 mod catalog;
 pub mod relation;
 pub mod version;
+//! | `deb` | the packages themselves: facts of a `.deb`, hostile ones refused |
+
+mod catalog;
+pub mod deb;
 
 pub use catalog::{Catalog, MultiArch, PackageId, Record};
