@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `archive` | from an archive's address to a verified [`Catalog`] |
 //! | `catalog` | the packages of several indices, by name |
+//! | `download` | packages by digest into the store |
 
 mod catalog;
+pub mod download;
 
 pub use catalog::{Catalog, MultiArch, PackageId, Record};
