@@ -5,12 +5,14 @@
 //! |---|---|
 //! | `archive` | from an archive's address to a verified [`Catalog`] |
 //! | `catalog` | the packages of several indices, by name |
+//! | `control` | control data: stanzas of fields |
+//! | `deb` | the packages themselves: facts of a `.deb`, hostile ones refused |
 //! | `download` | packages by digest into the store |
 //! | `index` | one index, and the form it is kept in |
-//! | `control` | control data: stanzas of fields |
 
 mod catalog;
 mod control;
+pub mod deb;
 pub mod download;
 mod index;
 
