@@ -5,10 +5,18 @@
 //! |---|---|
 //! | `archive` | from an archive's address to a verified [`Catalog`] |
 //! | `catalog` | the packages of several indices, by name |
+//! | `index` | one index, and the form it is kept in |
+//! | `control` | control data: stanzas of fields |
 //! | [`version`] | Debian's version order |
 //! | [`relation`] | fields such as `Depends` |
+//! | [`closure`] | from names to everything that they need |
+//! | `explain` | why there is no such closure |
 
 mod catalog;
+pub mod closure;
+mod control;
+mod explain;
+mod index;
 pub mod relation;
 pub mod version;
 
