@@ -11,11 +11,15 @@
 //! | [`relation`] | fields such as `Depends` |
 //! | [`deb`] | the packages themselves: facts of a `.deb`, hostile ones refused |
 //! | [`download`] | packages by digest into the store |
+//! | [`closure`] | from names to everything that they need |
+//! | `explain` | why there is no such closure |
 
 mod catalog;
+pub mod closure;
 mod control;
 pub mod deb;
 pub mod download;
+mod explain;
 mod index;
 pub mod relation;
 pub mod version;
