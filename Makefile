@@ -28,7 +28,7 @@ test-full: setup test-machine
 
 lint:
 	$(CARGO) fmt --check
-	rustfmt --check --edition 2024 tests/vm/images/engine.rs tests/vm/images/agent.rs tests/vm/images/exporter.rs
+	rustfmt --check --edition 2024 benches/delay-proxy.rs tests/vm/images/engine.rs tests/vm/images/agent.rs tests/vm/images/exporter.rs
 	shellcheck -S warning $(SCRIPTS)
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 

@@ -64,7 +64,7 @@ fn one(status: &Status) -> String {
         .since
         .as_deref()
         .filter(|_| up)
-        .map_or_else(String::new, |since| format!(", up since {since}"));
+        .map_or_else(String::new, |since| format!(", up since {}", text::moment(since)));
     let generation = status.generation.map_or_else(String::new, |number| format!(", generation {number}"));
     let mut text = format!("{}: {}{health}{generation}{since}\n", status.name, word(status));
     let rows = status.services.iter().map(|service| {
@@ -77,7 +77,7 @@ fn one(status: &Status) -> String {
             },
             service.health.unwrap_or("-").to_owned(),
             service.restarts.to_string(),
-            service.since.clone().unwrap_or_default(),
+            service.since.as_deref().map(text::moment).unwrap_or_default(),
         ]
     });
     text.push_str(&table(["SERVICE", "CONTAINER", "STATE", "HEALTH", "RESTARTS", "SINCE"], rows));

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     docker::{ContainerOnHost, Health, LogsWanted},
-    error::{Doing, Error, Result},
+    error::{Error, Result},
     profile::services::Role,
     system::files::HostLock,
 };
@@ -258,21 +258,6 @@ pub async fn stop_containers(context: Context<'_>, name: &str) -> Result<Vec<Str
     let _lock = HostLock::acquire(context.root, &context.paths.lock, &format!("stop `{name}`"))?;
     let (state, containers) = known(context, name).await?;
     stop_all(context, state.as_ref(), &containers).await
-}
-
-/// Starts a deployment's containers again as they are. For another image or setting there is `up`.
-pub async fn restart(context: Context<'_>, name: &str) -> Result<()> {
-    let _lock = HostLock::acquire(context.root, &context.paths.lock, &format!("restart `{name}`"))?;
-    let (state, containers) = known(context, name).await?;
-    if !context.root.exists(&context.paths.launch)? {
-        return Err(Error::check("nothing was brought up since the host booted, so the gate is shut")
-            .hint("bring it up behind the gate: `bedplate up -f DEPLOYMENT`"));
-    }
-    stop_all(context, state.as_ref(), &containers).await?;
-    for container in order(state.as_ref(), &containers).into_iter().filter(|name| !is_passing(name)) {
-        context.docker.start(container).await.doing(|| format!("restarting `{name}`"))?;
-    }
-    want(context, name, state.as_ref(), WantedState::Running)
 }
 
 /// Removes a deployment's containers, network and secrets; with `purge` also what is kept of it. Directories of the

@@ -5,8 +5,11 @@
 //! | `index.json` | which archive path holds which input, by the path the profile writes |
 //! | `profile.toml`, `profile.lock` | the profile and its lock, as they are |
 //! | `inputs/NNN-NAME` | deployments and files, numbered in the order of their paths |
+//! | `store/sha256/HEX` | content that is carried along ([`carried`]) |
 //!
 //! One bundle has one form: an archive with any other order, mode, time or padding is refused.
+
+pub mod carried;
 
 use std::{collections::BTreeMap, io::Read as _};
 
@@ -190,18 +193,7 @@ impl Bundle {
     pub fn to_tar(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (path, content) in &self.files {
-            let mut header = tar::Header::new_ustar();
-            // The name is the header's first field; `assemble` keeps every path below its 100 bytes.
-            let length = path.len().min(100);
-            header.as_mut_bytes()[..length].copy_from_slice(&path.as_bytes()[..length]);
-            header.set_entry_type(tar::EntryType::Regular);
-            header.set_mode(0o644);
-            header.set_uid(0);
-            header.set_gid(0);
-            header.set_mtime(0);
-            header.set_size(content.len() as u64);
-            header.set_cksum();
-            out.extend_from_slice(header.as_bytes());
+            out.extend_from_slice(&header(path, content.len() as u64));
             out.extend_from_slice(content);
             out.resize(out.len().next_multiple_of(BLOCK), 0);
         }
@@ -297,6 +289,22 @@ impl Bundle {
         let freshness = super::freshness(&lock, &inputs, &wanted);
         Ok(Pinned { name, lock_digest: lock.digest(), profile, lock, deployments, sources, freshness })
     }
+}
+
+/// The one header a file of this path and size has.
+fn header(path: &str, size: u64) -> [u8; BLOCK] {
+    let mut header = tar::Header::new_ustar();
+    // The name is the header's first field; every path is below its 100 bytes.
+    let length = path.len().min(100);
+    header.as_mut_bytes()[..length].copy_from_slice(&path.as_bytes()[..length]);
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(size);
+    header.set_cksum();
+    *header.as_bytes()
 }
 
 /// `NAME` of a plain file name `NAME.toml`.

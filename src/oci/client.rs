@@ -2,7 +2,13 @@
 
 use std::io::Write;
 
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use bytes::Bytes;
+use futures_util::{
+    FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use tokio_util::io::ReaderStream;
 
 use super::{
     config::ClientConfig,
@@ -18,7 +24,7 @@ use super::{
 };
 use crate::{
     digest::Digest,
-    error::{Error, Result},
+    error::{Doing as _, Error, Result},
 };
 
 /// An image, pinned: everything by digest, everything verified.
@@ -47,6 +53,34 @@ impl Resolved {
     /// [`Client::head`] it tells whether a tag has moved.
     pub fn named(&self) -> Digest {
         self.index.unwrap_or(self.manifest)
+    }
+}
+
+/// A blob whose bytes are still to be read.
+pub struct OpenBlob {
+    /// The byte its body begins with.
+    pub from: u64,
+    /// The body.
+    pub body: BoxStream<'static, Result<Bytes>>,
+}
+
+/// Content that a manifest names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Blob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size, in bytes.
+    pub size: u64,
+}
+
+/// What an image manifest names: its configuration, then its layers, lowest first. `what` names it in messages.
+///
+/// # Errors
+/// It is no image's manifest.
+pub fn blobs(manifest: &[u8], what: &str) -> Result<Vec<Blob>> {
+    match parse(manifest, what)? {
+        Document::Image(image) => Ok(image.blobs),
+        Document::Index(_) => Err(Error::failed(format!("{what} is an index, not an image"))),
     }
 }
 
@@ -187,7 +221,7 @@ impl Client {
             Source::Registry(reference) => reference,
         };
         let wanted = Wanted::Blob(digest);
-        let Answer::Open(opened) = self.registries.ask(reference, wanted, Job::Open).await? else {
+        let Answer::Open(opened) = self.registries.ask(reference, wanted, Job::Open(0)).await? else {
             return Err(Error::failed(format!("no body came for blob `{digest}`")));
         };
         let (response, endpoint) = *opened;
@@ -202,6 +236,38 @@ impl Client {
             return Err(failure::truncated(asked, length, Some(size)).error);
         }
         Err(failure::mismatch(asked, digest, got).error)
+    }
+
+    /// Opens a blob from byte `from` on; from its start where the registry cannot do that. Nothing is verified yet:
+    /// the digest is the caller's to hold it against.
+    pub async fn open_blob(&self, source: &Source, digest: Digest, from: u64) -> Result<OpenBlob> {
+        let reference = match source {
+            Source::Layout { dir, tag } => {
+                let file = Layout { dir, tag: tag.as_deref() }.open(digest, from)?;
+                let body = ReaderStream::with_capacity(tokio::fs::File::from_std(file), 128 << 10)
+                    .map(|piece| piece.doing(|| "reading an image layout failed"));
+                return Ok(OpenBlob { from, body: body.boxed() });
+            }
+            Source::Registry(reference) => reference,
+        };
+        let wanted = Wanted::Blob(digest);
+        let Answer::Open(opened) = self.registries.ask(reference, wanted, Job::Open(from)).await? else {
+            return Err(Error::failed(format!("no body came for blob `{digest}`")));
+        };
+        let (response, endpoint) = *opened;
+        let what = Asked { endpoint: &endpoint, reference, wanted }.what();
+        let (from, body) = transport::pieces(&self.registries.config, what, response);
+        Ok(OpenBlob { from, body })
+    }
+
+    /// The manifest of this digest, verified.
+    ///
+    /// # Errors
+    /// It cannot be had, or is no image's.
+    pub async fn fetch_manifest(&self, source: &Source, digest: Digest) -> Result<Vec<u8>> {
+        let body = self.manifest(source, digest).await?;
+        blobs(&body, &format!("`{source}`"))?;
+        Ok(body)
     }
 
     /// The credentials Docker's configuration has for a registry (host with port, as references write

@@ -1,7 +1,8 @@
 //! Image layouts on disk (OCI image specification, image-layout.md).
 
 use std::{
-    io::{Read, Write},
+    fs::File,
+    io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -98,6 +99,14 @@ impl Layout<'_> {
         let body = read::to_limit(&self.path(digest), limit)?.ok_or_else(|| self.gone(digest))?;
         let got = Digest::of(&body);
         if got == digest { Ok(body) } else { Err(self.changed(digest, got)) }
+    }
+
+    /// Opens a blob at byte `from`.
+    pub(super) fn open(&self, digest: Digest, from: u64) -> Result<File> {
+        let path = self.path(digest);
+        let mut file = read::open(&path)?.ok_or_else(|| self.gone(digest))?;
+        file.seek(SeekFrom::Start(from)).doing(|| format!("reading `{}`", path.display()))?;
+        Ok(file)
     }
 
     /// Copies a blob of any size into `sink`, verified; what was written before a mismatch was found is the

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use serde::Deserialize;
 
-use super::platform::Platform;
+use super::{client::Blob, platform::Platform};
 use crate::{
     digest::Digest,
     error::{Error, Result},
@@ -44,6 +44,8 @@ pub(super) struct Image {
     pub(super) layers: Vec<Digest>,
     /// Configuration and layers in bytes, each content once.
     pub(super) download: u64,
+    /// Configuration and layers with their sizes, as listed.
+    pub(super) blobs: Vec<Blob>,
 }
 
 /// Why a document could not be taken.
@@ -108,8 +110,10 @@ pub(super) fn parse(body: &[u8], what: &str) -> Result<Document, Refused> {
     let mut seen = BTreeSet::new();
     let mut download = 0_u64;
     let mut layers = Vec::with_capacity(manifest.layers().len());
+    let mut blobs = Vec::with_capacity(manifest.layers().len() + 1);
     for descriptor in std::iter::once(manifest.config()).chain(manifest.layers()) {
         let digest = digest_of(descriptor)?;
+        blobs.push(Blob { digest, size: descriptor.size() });
         layers.push(digest);
         if seen.insert(digest) {
             download = download
@@ -118,7 +122,7 @@ pub(super) fn parse(body: &[u8], what: &str) -> Result<Document, Refused> {
         }
     }
     let config = layers.remove(0);
-    Ok(Document::Image(Image { config, config_size: manifest.config().size(), layers, download }))
+    Ok(Document::Image(Image { config, config_size: manifest.config().size(), layers, download, blobs }))
 }
 
 /// A descriptor's digest. Only SHA-256 is taken.

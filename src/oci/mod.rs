@@ -27,7 +27,7 @@ mod reference;
 mod registry;
 mod transport;
 
-pub use client::{Client, Resolved};
+pub use client::{Blob, Client, OpenBlob, Resolved, blobs};
 pub use config::{Ca, ClientConfig, RegistryConfig};
 pub use credentials::Credentials;
 pub use facts::ImageFacts;

@@ -76,8 +76,8 @@ pub(super) enum Job {
     Head,
     /// The whole document, never more bytes than this.
     Whole(u64),
-    /// An answer whose body is still to be read.
-    Open,
+    /// An answer whose body is still to be read, from this byte on where the host can do that.
+    Open(u64),
 }
 
 /// What came of it.
@@ -195,7 +195,8 @@ impl Registries {
         };
         let method = if matches!(job, Job::Head) { Method::HEAD } else { Method::GET };
         let url = asked.endpoint.url(asked.reference, kind, &name);
-        let request = Request { method, url, accept, authorization: None, form: None };
+        let from = if let Job::Open(from) = job { from } else { 0 };
+        let request = Request { method, url, accept, authorization: None, form: None, from };
         let response = self.authorised(asked, request).await?;
         let named = header_digest(response.headers());
         match job {
@@ -207,7 +208,7 @@ impl Registries {
                 }
                 Ok(Answer::Head(named))
             }
-            Job::Open => Ok(Answer::Open(Box::new((response, asked.endpoint.clone())))),
+            Job::Open(_) => Ok(Answer::Open(Box::new((response, asked.endpoint.clone())))),
             Job::Whole(limit) => {
                 let (body, got) = transport::whole(&self.config, asked, response, limit).await?;
                 let want = match asked.wanted {
@@ -345,6 +346,7 @@ impl Registries {
             accept: "application/json",
             authorization: None,
             form: None,
+            from: 0,
         };
         if let Some(Credentials::IdentityToken(token)) = &credentials {
             let mut form = form_urlencoded::Serializer::new(String::new());

@@ -6,10 +6,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::BoxStream};
 use reqwest::{
-    Client, Method, Response,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION},
+    Client, Method, Response, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION, RANGE},
     redirect::Policy,
 };
 use url::Url;
@@ -53,6 +54,8 @@ pub(super) struct Request {
     pub(super) accept: &'static str,
     pub(super) authorization: Option<HeaderValue>,
     pub(super) form: Option<Zeroizing<String>>,
+    /// The first byte that is wanted.
+    pub(super) from: u64,
 }
 
 impl Transport {
@@ -108,6 +111,9 @@ impl Transport {
                 client.request(request.method.clone(), request.url.clone()).header(ACCEPT, request.accept);
             if let Some(authorization) = &request.authorization {
                 builder = builder.header(AUTHORIZATION, authorization);
+            }
+            if request.from > 0 {
+                builder = builder.header(RANGE, format!("bytes={}-", request.from));
             }
             if let Some(form) = &request.form {
                 builder = builder
@@ -238,6 +244,41 @@ pub(super) async fn stream(
         sink.write_all(&chunk).doing(|| format!("writing {}", asked.what()))?;
     }
     Ok((hasher.finish(), got))
+}
+
+/// A body as it comes, each piece within the time limit; and the byte it begins with.
+pub(super) fn pieces(
+    config: &ClientConfig,
+    what: String,
+    response: Response,
+) -> (u64, BoxStream<'static, Result<Bytes>>) {
+    let from = if response.status() == StatusCode::PARTIAL_CONTENT { range_start(&response) } else { 0 };
+    let (host, limit) = (authority(response.url()), config.stall_timeout);
+    let chunks = response.bytes_stream().boxed();
+    let pieces = futures_util::stream::unfold(Some(chunks), move |chunks| {
+        let (host, what) = (host.clone(), what.clone());
+        async move {
+            let mut chunks = chunks?;
+            match tokio::time::timeout(limit, chunks.next()).await {
+                Ok(None) => None,
+                Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(chunks))),
+                Ok(Some(Err(error))) => {
+                    let broken = Err(error).doing(|| format!("`{host}` broke off while it sent {what}"));
+                    Some((broken, None))
+                }
+                Err(_) => Some((Err(failure::timed_out(&host, &what, "body").error), None)),
+            }
+        }
+    });
+    (from, pieces.boxed())
+}
+
+/// The first byte of an answer with a part (RFC 9110, 14.4): `bytes 5-9/10`. A range nobody asked for counts as one
+/// that does not fit.
+fn range_start(response: &Response) -> u64 {
+    let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok());
+    start.unwrap_or(u64::MAX)
 }
 
 /// A whole small body, never more than `limit` bytes and never slower than a few stalls.

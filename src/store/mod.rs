@@ -3,20 +3,32 @@
 //! Entries appear whole and are never changed, so that several processes may write at once. Content is
 //! verified whenever it is read; an entry that does not match its name is moved aside and named.
 
+pub mod fetch;
+
 use std::{
     fs::File,
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::{
     digest::{Digest, Hasher},
     error::{Doing, Error, Result},
-    system::files::{FileKind, Owner, Pending, Root, make_private_dir},
+    system::{
+        clock,
+        files::{self, FileKind, Owner, Pending, Root, Space, make_private_dir},
+    },
 };
 
 /// The directory of all entries.
 const TOP: &str = "/sha256";
+/// The directory of what is being fetched, each file named by the digest it shall have.
+const PARTIAL: &str = "/partial";
+/// How long an unfinished file that nobody goes on with is kept.
+const KEPT: Duration = Duration::from_hours(24 * 14);
+/// From so many files on, one flush of the file system costs less than one for each.
+const MANY: usize = 8;
 /// Mode of an entry: nobody writes to it, and only its owner reads it.
 const MODE: u32 = 0o400;
 
@@ -104,6 +116,120 @@ impl Store {
         let content = self.root.read(&entry(digest), u64::MAX)?.ok_or_else(|| self.absent(digest))?;
         let actual = Digest::of(&content);
         if actual == *digest { Ok(content) } else { Err(self.corrupt(digest, &actual)) }
+    }
+
+    /// Whether the content of this digest is there, verified, in `size` bytes. What is there and is something else
+    /// is moved aside.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn has(&self, digest: &Digest, size: u64) -> Result<bool> {
+        let Some(stat) = self.root.stat(&entry(digest))? else { return Ok(false) };
+        if stat.kind == FileKind::File && stat.size == size && self.open_verified(digest).is_ok() {
+            return Ok(true);
+        }
+        // Where it was moved aside already, there is nothing any more.
+        if self.root.exists(&entry(digest))? {
+            self.root.rename(&entry(digest), &format!("{}.corrupt", entry(digest)))?;
+        }
+        Ok(false)
+    }
+
+    /// The size of the entry of this digest, in bytes; `None` where there is none.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+        let stat = self.root.stat(&entry(digest))?;
+        Ok(stat.filter(|stat| stat.kind == FileKind::File).map(|stat| stat.size))
+    }
+
+    /// Room on the store's file system.
+    ///
+    /// # Errors
+    /// The file system does not say.
+    pub fn free_space(&self) -> Result<Space> {
+        self.root.free_space(TOP)
+    }
+
+    /// The directory the store is in.
+    pub fn directory(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Begins the entry of this digest, or goes on where an earlier run stopped. `None`: another process is at it.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn partial(&self, digest: &Digest) -> Result<Option<Partial>> {
+        if self.root.stat(PARTIAL)?.is_none() {
+            self.root.make_dir(PARTIAL, 0o700, Owner::current())?;
+        }
+        let file = self.root.partial(&format!("{PARTIAL}/{}", digest.hex()))?;
+        Ok(file.map(|file| Partial { digest: *digest, file, hasher: Hasher::new(), hashed: 0 }))
+    }
+
+    /// Bytes that an earlier run fetched of this digest and that a next one goes on from.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn begun(&self, digest: &Digest) -> Result<u64> {
+        let stat = self.root.stat(&format!("{PARTIAL}/{}", digest.hex()))?;
+        Ok(stat.filter(|stat| stat.kind == FileKind::File).map_or(0, |stat| stat.size))
+    }
+
+    /// Makes entries of whole files. They are flushed first, all together, and then take their names: a power cut
+    /// leaves each an entry or an unfinished file, never an entry with less in it. The names themselves need no
+    /// flush: where one is lost, the unfinished file is there, and the next run makes an entry of it.
+    ///
+    /// # Errors
+    /// A file is not whole, or the store cannot be written.
+    pub fn adopt(&self, partials: Vec<Partial>) -> Result<()> {
+        if partials.len() < MANY {
+            partials.iter().try_for_each(|partial| partial.file.flush())?;
+        } else {
+            self.root.sync()?;
+        }
+        for partial in partials {
+            if !partial.is_whole() {
+                return Err(Error::failed(format!(
+                    "`{}` does not have the content its name says",
+                    partial.file.shown().display()
+                )));
+            }
+            let path = entry(&partial.digest);
+            self.make_shelf(&path)?;
+            partial.file.rename(&self.root, &path, MODE)?;
+        }
+        Ok(())
+    }
+
+    /// Removes unfinished files that nobody went on with for two weeks.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub fn sweep_partials(&self) -> Result<()> {
+        let now = clock::now();
+        for found in self.root.list(PARTIAL)? {
+            let path = format!("{PARTIAL}/{}", found.name);
+            let Some(stat) = self.root.stat(&path)? else { continue };
+            let age = now.duration_since(stat.modified).unsigned_abs();
+            if stat.is_file()
+                && age > KEPT
+                && let Some(_held) = self.root.partial(&path)?
+            {
+                self.root.remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_shelf(&self, path: &str) -> Result<()> {
+        let shelf = path.rsplit_once('/').map_or(TOP, |(shelf, _)| shelf);
+        if self.root.stat(shelf)?.is_none() {
+            self.root.make_dir(shelf, 0o700, Owner::current())?;
+        }
+        Ok(())
     }
 
     /// The content of this digest as an open file at its start, verified beforehand. For content too
@@ -214,13 +340,9 @@ impl Writer<'_> {
                 "content has the digest `{actual}`, not `{expected}` as it should"
             )));
         }
-        let root = &self.store.root;
         let path = entry(&actual);
-        let shelf = path.rsplit_once('/').map_or(TOP, |(shelf, _)| shelf);
-        if root.stat(shelf)?.is_none() {
-            root.make_dir(shelf, 0o700, Owner::current())?;
-        }
-        self.pending.commit_at(root, &path)?;
+        self.store.make_shelf(&path)?;
+        self.pending.commit_at(&self.store.root, &path)?;
         Ok(actual)
     }
 }
@@ -235,6 +357,84 @@ impl Write for Writer<'_> {
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.pending.flush()
+    }
+}
+
+/// An entry that is fetched over several runs, held by this process alone. Dropped, it stays for the next run.
+pub struct Partial {
+    digest: Digest,
+    file: files::Partial,
+    hasher: Hasher,
+    /// Bytes the hasher has seen: all of the file, once [`Partial::catch_up`] ran.
+    hashed: u64,
+}
+
+impl Partial {
+    /// The digest it shall have.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Bytes there are.
+    pub fn size(&self) -> u64 {
+        self.file.size()
+    }
+
+    /// Reads what an earlier run left, so that the digest of the whole can be told. What is longer than `size`
+    /// bytes is thrown away.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn catch_up(&mut self, size: u64) -> Result<()> {
+        if self.file.size() > size {
+            return self.restart();
+        }
+        if self.file.size() > 0 {
+            let mut hasher = Hasher::new();
+            self.file.each(|piece| hasher.update(piece))?;
+            self.hasher = hasher;
+            self.hashed = self.file.size();
+        }
+        Ok(())
+    }
+
+    /// Adds content.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn put(&mut self, content: &[u8]) -> Result<()> {
+        self.file.put(content)?;
+        self.hasher.update(content);
+        self.hashed += content.len() as u64;
+        Ok(())
+    }
+
+    /// Throws away what is there.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn restart(&mut self) -> Result<()> {
+        self.hasher = Hasher::new();
+        self.hashed = 0;
+        self.file.restart()
+    }
+
+    /// The digest of what is there.
+    pub fn actual(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
+    /// Whether it has the content its name says.
+    pub fn is_whole(&self) -> bool {
+        self.hashed == self.file.size() && self.actual() == self.digest
+    }
+
+    /// What is there, from its start.
+    ///
+    /// # Errors
+    /// No file descriptor is left.
+    pub fn reader(&self) -> Result<File> {
+        self.file.reader()
     }
 }
 

@@ -17,9 +17,23 @@ pub fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
+/// A time of RFC 3339 without its fraction of a second; other texts as they are.
+pub fn moment(text: &str) -> String {
+    let Some((whole, fraction)) = text.split_once('.') else { return text.to_owned() };
+    format!("{whole}{}", fraction.trim_start_matches(|c: char| c.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_have_no_fractions() {
+        assert_eq!(moment("2026-11-24T01:02:03.456789012Z"), "2026-11-24T01:02:03Z");
+        assert_eq!(moment("2026-11-24T01:02:03.5+01:00"), "2026-11-24T01:02:03+01:00");
+        assert_eq!(moment("2026-11-24T01:02:03Z"), "2026-11-24T01:02:03Z");
+        assert_eq!(moment(""), "");
+    }
 
     #[test]
     fn bytes_have_one_decimal_and_the_right_unit() {

@@ -7,6 +7,7 @@
 
 mod input;
 mod lock;
+mod partial;
 mod pending;
 mod root;
 mod walk;
@@ -21,6 +22,7 @@ pub use self::{
         read_text, write_output, write_private,
     },
     lock::{HostLock, refuse_held},
+    partial::Partial,
     pending::Pending,
     root::Root,
 };
