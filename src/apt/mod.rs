@@ -5,7 +5,6 @@
 //! |---|---|
 //! | `archive` | from an archive's address to a verified [`Catalog`] |
 //! | `catalog` | the packages of several indices, by name |
-//! | `index` | one index, and the form it is kept in |
 //! | `control` | control data: stanzas of fields |
 //! | [`version`] | Debian's version order |
 //! | [`relation`] | fields such as `Depends` |
@@ -13,6 +12,7 @@
 //! | [`download`] | packages by digest into the store |
 //! | [`closure`] | from names to everything that they need |
 //! | `explain` | why there is no such closure |
+//! | `index` | one index, and the form it is kept in |
 
 mod catalog;
 pub mod closure;
