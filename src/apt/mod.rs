@@ -3,13 +3,18 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | `archive` | from an archive's address to a verified [`Catalog`] |
-//! | `catalog` | the packages of several indices, by name |
+//! | [`catalog`](Catalog) | the packages of several indices, by name |
 //! | `index` | one index, and the form it is kept in |
 //! | `control` | control data: stanzas of fields |
+//! | `release`, `signature` | release files and whether they are to be trusted |
+//! | [`transport`] | one file from a mirror |
 
 mod catalog;
 mod control;
+mod failure;
 mod index;
+mod release;
+mod signature;
+pub mod transport;
 
 pub use catalog::{Catalog, MultiArch, PackageId, Record};
