@@ -187,6 +187,10 @@ mod tests {
         assert_eq!(folded(b"\xff"), None);
     }
 
+    fn flat(text: &str) -> Vec<&str> {
+        text.lines().map(str::trim).collect()
+    }
+
     fn value() -> impl Strategy<Value = String> {
         "[a-z0-9,.:()=-][ -\"$-~]{0,20}[a-z]"
     }
@@ -219,7 +223,6 @@ mod tests {
                 prop_assert_eq!(ours.fields.len(), theirs.len());
                 for ((name, value), (other, same)) in ours.fields.iter().zip(theirs.iter()) {
                     prop_assert_eq!(name, other);
-                    let flat = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>();
                     prop_assert_eq!(flat(value), flat(same));
                 }
             }

@@ -115,7 +115,7 @@ impl Index {
                 Err(bad) => {
                     return Err(broken(place, &format!("line {} is no control data: {}", bad.line, bad.why)));
                 }
-                Ok(None) => return making.finish(),
+                Ok(None) => return Ok(making.finish()),
                 Ok(Some(Item::End)) => making.add(&std::mem::take(&mut stanza))?,
                 Ok(Some(Item::Field(name, value))) => {
                     let twice = match known(name) {
@@ -420,7 +420,7 @@ impl Making<'_> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Index> {
+    fn finish(self) -> Index {
         let Self { text, mut rows, .. } = self;
         let name = |row: &Row| {
             let start = row.start as usize;
@@ -462,7 +462,7 @@ impl Making<'_> {
                 rows.extend_from_slice(&number.to_le_bytes());
             }
         }
-        Ok(Index { entries, provided: rows, text })
+        Index { entries, provided: rows, text }
     }
 }
 

@@ -4,15 +4,14 @@
 //! | module | what lives there |
 //! |---|---|
 //! | `archive` | from an archive's address to a verified [`Catalog`] |
-//! | `catalog` | the packages of several indices, by name |
-//! | `control` | control data: stanzas of fields |
-//! | [`version`] | Debian's version order |
-//! | [`relation`] | fields such as `Depends` |
-//! | [`deb`] | the packages themselves: facts of a `.deb`, hostile ones refused |
+//! | `release`, `signature` | release files, and whether they are to be trusted |
+//! | [`transport`] | one file from a mirror |
+//! | `control`, `index` | stanzas of fields; one index, and the form it is kept in |
+//! | [`catalog`](Catalog) | the packages of several indices, by name |
+//! | [`version`], [`relation`] | Debian's version order; fields such as `Depends` |
+//! | [`closure`] | from names to everything that they need; `explain`: why there is no such closure |
 //! | [`download`] | packages by digest into the store |
-//! | [`closure`] | from names to everything that they need |
-//! | `explain` | why there is no such closure |
-//! | `index` | one index, and the form it is kept in |
+//! | [`deb`] | the packages themselves: facts of a `.deb`, hostile ones refused |
 
 mod catalog;
 pub mod closure;
@@ -20,8 +19,12 @@ mod control;
 pub mod deb;
 pub mod download;
 mod explain;
+mod failure;
 mod index;
 pub mod relation;
+mod release;
+mod signature;
+pub mod transport;
 pub mod version;
 
 pub use catalog::{Catalog, MultiArch, PackageId, Record};
