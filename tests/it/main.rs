@@ -1,6 +1,7 @@
 //! Tests against real services on loopback. One binary; a module a subject.
 #![allow(missing_docs, clippy::disallowed_methods)]
 
+mod apt;
 mod checks;
 mod cli;
 mod deploy;

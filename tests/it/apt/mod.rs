@@ -1,0 +1,3 @@
+//! Debian archives, as they are.
+
+mod oracle;
