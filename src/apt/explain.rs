@@ -177,7 +177,9 @@ fn there_is(universe: &Universe<'_>, relation: &Relation<'_>) -> String {
                 provider.name, provider.version, provider.provides
             )
         }
-        (true, false, [_, ..]) => format!("`{name}` is a virtual package that no package of this host's kind provides"),
+        (true, false, [_, ..]) => {
+            format!("`{name}` is a virtual package that no package of this host's kind provides")
+        }
         (true, _, []) => format!("no archive has `{name}`"),
     }
 }
@@ -217,12 +219,8 @@ impl<'u, 'c> Search<'u, 'c> {
             Need { of: None, text: name.clone(), alternatives: vec![name], ids }
         });
         // What was asked for comes first, so that chains begin there.
-        let mut search = Self {
-            universe,
-            roots: asked.chain(base).collect(),
-            needs: HashMap::new(),
-            bad: HashMap::new(),
-        };
+        let mut search =
+            Self { universe, roots: asked.chain(base).collect(), needs: HashMap::new(), bad: HashMap::new() };
         search.reach();
         search.find_bad();
         search
@@ -294,7 +292,9 @@ impl<'u, 'c> Search<'u, 'c> {
 
     fn chain(&self) -> Vec<String> {
         for root in &self.roots {
-            if let Some(first) = root.ids.first().filter(|_| root.ids.iter().all(|id| self.bad.contains_key(id))) {
+            if let Some(first) =
+                root.ids.first().filter(|_| root.ids.iter().all(|id| self.bad.contains_key(id)))
+            {
                 return self.missing(*first);
             }
         }
@@ -419,7 +419,11 @@ impl<'s, 'u, 'c> Clash<'s, 'u, 'c> {
             for hit in exclusion.ids {
                 if self.parents.contains_key(&hit) {
                     let mut lines = self.way_to(id);
-                    lines.push(format!("{} cannot be beside {}: {words}", self.search.package(id), self.search.package(hit)));
+                    lines.push(format!(
+                        "{} cannot be beside {}: {words}",
+                        self.search.package(id),
+                        self.search.package(hit)
+                    ));
                     lines.extend(self.way_to(hit));
                     return Some(lines);
                 }

@@ -5,7 +5,9 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 use pgp::{
-    composed::{CleartextSignedMessage, Deserializable, DetachedSignature, SignedPublicKey, SignedPublicSubKey},
+    composed::{
+        CleartextSignedMessage, Deserializable, DetachedSignature, SignedPublicKey, SignedPublicSubKey,
+    },
     crypto::hash::HashAlgorithm,
     packet::{Signature, SignatureType},
     types::{Fingerprint, KeyDetails, KeyId, Tag},
@@ -158,7 +160,10 @@ impl Keyring {
             }
         }
         if good.is_empty() {
-            return Err(found.into_iter().max().map_or_else(|| unsigned(place), |why| self.refusal(&why, place, now)));
+            return Err(found
+                .into_iter()
+                .max()
+                .map_or_else(|| unsigned(place), |why| self.refusal(&why, place, now)));
         }
         let until = good.iter().filter_map(|one| one.until).min();
         let mut signed_by: Vec<String> = good.into_iter().map(|one| one.primary).collect();
@@ -269,7 +274,9 @@ fn by(
     );
     let certified = state(certificate, now).ok_or_else(|| Found::NotForSigning(key.clone()))?;
     let bound = match subkey {
-        Some(subkey) => subkey_state(certificate, subkey, now).ok_or_else(|| Found::NotForSigning(key.clone()))?,
+        Some(subkey) => {
+            subkey_state(certificate, subkey, now).ok_or_else(|| Found::NotForSigning(key.clone()))?
+        }
         None => certified,
     };
     if certified.revoked || bound.revoked {
@@ -314,7 +321,8 @@ fn state(certificate: &SignedPublicKey, now: Timestamp) -> Option<State> {
             .iter()
             .filter(|signature| signature.verify_certification(primary, Tag::UserId, &user.id).is_ok())
     });
-    let newest = direct.chain(of_users).filter(|signature| !later(signature, now)).max_by_key(|one| created(one))?;
+    let newest =
+        direct.chain(of_users).filter(|signature| !later(signature, now)).max_by_key(|one| created(one))?;
     let revoked = details.revocation_signatures.iter().any(|signature| {
         signature.typ() == Some(SignatureType::KeyRevocation) && signature.verify_key(primary).is_ok()
     });
@@ -324,8 +332,10 @@ fn state(certificate: &SignedPublicKey, now: Timestamp) -> Option<State> {
 /// A subkey, by the newest of its verified bindings. `None`: it has none, or it never agreed to sign for this key.
 fn subkey_state(certificate: &SignedPublicKey, subkey: &SignedPublicSubKey, now: Timestamp) -> Option<State> {
     let primary = &certificate.primary_key;
-    let verified =
-        subkey.signatures.iter().filter(|signature| signature.verify_subkey_binding(primary, &subkey.key).is_ok());
+    let verified = subkey
+        .signatures
+        .iter()
+        .filter(|signature| signature.verify_subkey_binding(primary, &subkey.key).is_ok());
     let (revocations, bindings): (Vec<_>, Vec<_>) =
         verified.partition(|signature| signature.typ() == Some(SignatureType::SubkeyRevocation));
     let newest = bindings.into_iter().filter(|one| !later(one, now)).max_by_key(|one| created(one))?;
@@ -353,7 +363,8 @@ fn expiry(signature: &Signature, key_created: u32) -> Option<Timestamp> {
 
 /// `lasts` seconds after `start`; zero means for ever (RFC 9580, 5.2.3.13 and 5.2.3.18).
 fn after(start: i64, lasts: u32) -> Option<Timestamp> {
-    (lasts > 0).then(|| Timestamp::from_second(start.saturating_add(i64::from(lasts))).unwrap_or(Timestamp::MAX))
+    (lasts > 0)
+        .then(|| Timestamp::from_second(start.saturating_add(i64::from(lasts))).unwrap_or(Timestamp::MAX))
 }
 
 /// Whether a primary key's flags let it sign. Without flags it may: so old keys are.
@@ -401,4 +412,3 @@ fn lines(text: &str) -> String {
     lines.push('\n');
     lines
 }
-

@@ -219,10 +219,9 @@ impl<'c> Universe<'c> {
         let real = self.slot(&root.name, architecture).map(|slot| self.candidates(slot).to_vec());
         match (&root.constraint, real) {
             (None, Some(real)) => real,
-            (Some(constraint), Some(real)) => real
-                .into_iter()
-                .filter(|id| constraint.admits(self.catalog.get(*id).version))
-                .collect(),
+            (Some(constraint), Some(real)) => {
+                real.into_iter().filter(|id| constraint.admits(self.catalog.get(*id).version)).collect()
+            }
             (Some(_), None) => Vec::new(),
             (None, None) => {
                 let relation = Relation {
@@ -496,9 +495,9 @@ impl Constraint {
         match self {
             Self::Exact(wanted) => version::compare(candidate, wanted).is_eq(),
             Self::Upstream(wanted) => upstream == wanted,
-            Self::Branch(branch) => {
-                upstream.strip_prefix(branch.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            }
+            Self::Branch(branch) => upstream
+                .strip_prefix(branch.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.')),
             Self::NotLater(bound) => version::compare(candidate, bound).is_le(),
         }
     }

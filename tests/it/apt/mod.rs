@@ -1,3 +1,11 @@
-//! Debian archives, as they are.
+//! Archives and their packages: Debian's own as it is, and others made and signed on the spot, served on loopback.
+//!
+//! One made archive stands for Ubuntu's, a flat one for a vendor's. What the real apt makes of the same archives is
+//! asked too, so that a mistake in their making does not pass for a refusal.
 
+mod archive;
+mod fixtures;
+mod keys;
 mod oracle;
+mod package;
+mod server;

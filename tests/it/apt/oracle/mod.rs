@@ -43,7 +43,8 @@ impl Apt {
 
     fn make(release: &'static str, architectures: &'static [&'static str]) -> Self {
         let root = TempDir::new().unwrap();
-        for folder in ["state/lists/partial", "cache/archives/partial", "etc/parts", "etc/preferences", "log"] {
+        for folder in ["state/lists/partial", "cache/archives/partial", "etc/parts", "etc/preferences", "log"]
+        {
             fs::create_dir_all(root.path().join(folder)).unwrap();
         }
         fs::write(root.path().join("status"), "").unwrap();
@@ -107,7 +108,8 @@ impl Apt {
             for component in COMPONENTS.split(' ') {
                 for architecture in self.architectures {
                     let end = format!("_dists_{suite}_{component}_binary-{architecture}_Packages");
-                    let found = entries(&self.path("state/lists")).into_iter().find(|name| name.ends_with(&end));
+                    let found =
+                        entries(&self.path("state/lists")).into_iter().find(|name| name.ends_with(&end));
                     if let Some(found) = found {
                         let text = fs::read_to_string(self.path("state/lists").join(found)).unwrap();
                         texts.push((suite.clone(), text));
@@ -160,8 +162,10 @@ impl Apt {
 
 /// Names in a folder, sorted.
 fn entries(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -178,7 +182,9 @@ fn mirrors() -> (String, String) {
         lines.find(|(suite, _)| suite.ends_with("-security") == security).map(|(_, uri)| uri.to_owned())
     };
     let (Some(main), Some(security)) = (of(false), of(true)) else {
-        panic!("this machine's apt has no Debian archive with security updates: run `apt-get update`: {said}");
+        panic!(
+            "this machine's apt has no Debian archive with security updates: run `apt-get update`: {said}"
+        );
     };
     (main, security)
 }

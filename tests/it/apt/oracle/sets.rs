@@ -32,16 +32,37 @@ const fn case(name: &'static str, release: &'static str, names: &'static [&'stat
 }
 
 const GPU_550: &[&str] = &[
-    "linux-image-amd64", "linux-headers-amd64", "nvidia-open-kernel-dkms", "nvidia-smi", "libcuda1", "libnvidia-ml1",
-    "nvidia-persistenced", "firmware-nvidia-gsp", "docker.io", "openssh-server",
+    "linux-image-amd64",
+    "linux-headers-amd64",
+    "nvidia-open-kernel-dkms",
+    "nvidia-smi",
+    "libcuda1",
+    "libnvidia-ml1",
+    "nvidia-persistenced",
+    "firmware-nvidia-gsp",
+    "docker.io",
+    "openssh-server",
 ];
 const GPU_535: &[&str] = &[
-    "linux-image-amd64", "linux-headers-amd64", "nvidia-tesla-535-kernel-dkms", "nvidia-tesla-535-smi",
-    "libnvidia-tesla-535-cuda1", "libnvidia-tesla-535-ml1", "firmware-nvidia-tesla-535-gsp", "docker.io",
+    "linux-image-amd64",
+    "linux-headers-amd64",
+    "nvidia-tesla-535-kernel-dkms",
+    "nvidia-tesla-535-smi",
+    "libnvidia-tesla-535-cuda1",
+    "libnvidia-tesla-535-ml1",
+    "firmware-nvidia-tesla-535-gsp",
+    "docker.io",
 ];
 const WEB: &[&str] = &["nginx", "postgresql"];
-const SYSTEMD: &[&str] =
-    &["systemd-sysv", "systemd-resolved", "systemd-container", "dbus", "polkitd", "network-manager", "udisks2"];
+const SYSTEMD: &[&str] = &[
+    "systemd-sysv",
+    "systemd-resolved",
+    "systemd-container",
+    "dbus",
+    "polkitd",
+    "network-manager",
+    "udisks2",
+];
 const KERNEL: &[&str] = &["linux-image-amd64", "linux-headers-amd64", "dkms"];
 const MULTI_ARCH: &[&str] = &["libc6:i386", "libgl1:i386", "wine32:i386"];
 const CONTAINERS: &[&str] = &["podman", "buildah", "docker.io", "docker-cli"];
@@ -66,7 +87,10 @@ fn cases() -> Vec<Case> {
         cases.push(case("kernel", release, KERNEL));
         cases.push(case("mail", release, &["mailutils", "apticron", "unattended-upgrades"]));
         cases.push(Case { architectures: TWO, ..case("multi-arch", release, MULTI_ARCH) });
-        cases.push(Case { recommends: true, ..case("recommended", release, &["docker.io", "openssh-server"]) });
+        cases.push(Case {
+            recommends: true,
+            ..case("recommended", release, &["docker.io", "openssh-server"])
+        });
     }
     cases
 }
@@ -115,10 +139,12 @@ fn versions(catalog: &Catalog, closure: &Closure) -> BTreeMap<Named, String> {
 fn only(here: &BTreeMap<Named, String>, there: &BTreeMap<Named, String>) -> Vec<String> {
     here.iter()
         .filter(|(named, version)| there.get(*named) != Some(version))
-        .map(|((name, architecture), version)| match (architecture.as_str(), there.contains_key(&(name.clone(), architecture.clone()))) {
-            (_, true) => format!("{name}={version}"),
-            ("amd64", false) => name.clone(),
-            (_, false) => format!("{name}:{architecture}"),
+        .map(|((name, architecture), version)| {
+            match (architecture.as_str(), there.contains_key(&(name.clone(), architecture.clone()))) {
+                (_, true) => format!("{name}={version}"),
+                ("amd64", false) => name.clone(),
+                (_, false) => format!("{name}:{architecture}"),
+            }
         })
         .collect()
 }
@@ -133,7 +159,13 @@ fn closures_are_what_apt_would_install() {
             .entry((case.release, case.architectures.len()))
             .or_insert_with(|| (apt.catalog(), base(&apt)));
         let roots: Vec<Root> = case.names.iter().map(|name| root(name)).collect();
-        let ask = Ask { catalog, architecture: "amd64", roots: &roots, preferred: &[], recommends: case.recommends };
+        let ask = Ask {
+            catalog,
+            architecture: "amd64",
+            roots: &roots,
+            preferred: &[],
+            recommends: case.recommends,
+        };
         let started = Instant::now();
         let closure = match solve(&ask) {
             Ok(closure) => closure,

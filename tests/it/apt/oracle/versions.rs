@@ -25,7 +25,8 @@ fn versions() -> Vec<String> {
                 versions.insert(version.to_owned());
             } else if line.starts_with("Depends: ") || line.starts_with("Breaks: ") {
                 let bounds = line.split('(').skip(1).filter_map(|rest| rest.split_once(')'));
-                versions.extend(bounds.filter_map(|(bound, _)| bound.split_once(' ')).map(|(_, v)| v.to_owned()));
+                versions
+                    .extend(bounds.filter_map(|(bound, _)| bound.split_once(' ')).map(|(_, v)| v.to_owned()));
             }
         }
     }
@@ -45,8 +46,11 @@ fn pairs(versions: &[String]) -> Vec<(&str, &str)> {
     (0..PAIRS)
         .map(|number| {
             let first = next(versions.len());
-            let second =
-                if number % 2 == 0 { next(versions.len()) } else { (first + 1 + next(3)).min(versions.len() - 1) };
+            let second = if number % 2 == 0 {
+                next(versions.len())
+            } else {
+                (first + 1 + next(3)).min(versions.len() - 1)
+            };
             (versions[first].as_str(), versions[second].as_str())
         })
         .collect()
