@@ -15,6 +15,7 @@ mod stories {
     mod broken;
     mod kill;
     mod operator;
+    mod packages;
     mod provision;
     mod reboot;
     mod rollback;

@@ -111,22 +111,34 @@ pub(crate) fn program() -> &'static Path {
     })
 }
 
+/// The operator's store: kept between runs, as an operator's is.
+pub(crate) fn store() -> PathBuf {
+    repository(".cache/store")
+}
+
 /// A running machine.
 pub(crate) struct Machine {
     name: String,
 }
 
 impl Machine {
-    /// Boots a fresh one. It is destroyed when this is dropped, and when the test's process ends.
+    /// Boots a fresh one that reaches the registry through a tunnel, and nothing else. It is destroyed when this is
+    /// dropped, and when the test's process ends.
     pub(crate) fn fresh(name: &str) -> Self {
         registry();
+        let machine = Self::cut_off(name);
+        machine.tunnel();
+        machine
+    }
+
+    /// Boots a fresh one that reaches nothing at all.
+    pub(crate) fn cut_off(name: &str) -> Self {
         let machine = Self { name: name.to_owned() };
         let started = Instant::now();
         machine.script_of(&["destroy"]).expect(0);
         let pid = std::process::id().to_string();
         machine.script_of(&["start", "--while", &pid]).expect(0);
         machine.script_of(&["wait"]).expect(0);
-        machine.script_of(&["tunnel", REGISTRY_PORT]).expect(0);
         eprintln!("machine `{name}` is ready after {:.0?}", started.elapsed());
         machine
     }
@@ -332,10 +344,10 @@ impl Site {
         self
     }
 
-    /// `bedplate ARGS…` here, with the secrets in its environment.
+    /// `bedplate ARGS…` here, with the secrets in its environment and the store that all sites share.
     pub(crate) fn bedplate(&self, machine: Option<&Machine>, args: &[&str]) -> Run {
         let mut command = Command::new(program());
-        command.args(args).current_dir(self.directory.path());
+        command.arg("--store").arg(store()).args(args).current_dir(self.directory.path());
         command.env("XDG_CACHE_HOME", self.path("cache")).envs(self.secrets.all());
         if let Some(machine) = machine {
             command.env("BEDPLATE_SSH_CONFIG", machine.ssh_config());
@@ -348,9 +360,9 @@ impl Site {
         self
     }
 
-    /// `provision --host` with further arguments.
+    /// `provision --host` with further arguments. What the machine lacks of the lock goes along: it reaches no mirror.
     pub(crate) fn provision(&self, machine: &Machine, args: &[&str]) -> Run {
-        let mut all = vec!["provision", "profiles/try.toml", "--host", &machine.name];
+        let mut all = vec!["provision", "profiles/try.toml", "--carry", "--host", &machine.name];
         all.extend(args);
         self.bedplate(Some(machine), &all)
     }

@@ -1,22 +1,30 @@
-//! A fresh machine becomes the profile's host, once.
+//! A fresh machine without Docker becomes the profile's host, once, from one file and cut off from every network.
 
+use super::packages::{installed_packages, locked_packages};
 use crate::support::{Machine, Site, turn};
 
 #[test]
 fn a_fresh_machine_is_provisioned_and_a_second_run_has_nothing_to_do() {
     let _turn = turn();
-    let machine = Machine::fresh("provision");
+    let machine = Machine::cut_off("provision");
+    machine.sh("! command -v dockerd && ! ls /etc/systemd/system/docker.service 2>/dev/null");
     let site = Site::new();
     site.lock();
+    let all = ["bundle", "profiles/try.toml", "--with-packages", "--with-images", "-o", "try.bundle"];
+    site.bedplate(None, &all).expect(0);
+    let provision = |more: &[&str]| {
+        let arguments = [&["provision", "try.bundle", "--host", "provision"], more].concat();
+        site.bedplate(Some(&machine), &arguments)
+    };
 
     // A dry run shows the plan and changes nothing.
-    let dry = site.provision(&machine, &["--dry-run"]).expect(0).says("/etc/sysctl.d/60-inference.conf");
+    let dry = provision(&["--dry-run"]).expect(0).says("docker.io").says("/etc/sysctl.d/60-inference.conf");
     assert!(dry.stdout.contains("/data/minerhome"), "{dry}");
     machine.sh(
-        "! test -e /data && ! test -e /etc/sysctl.d/60-inference.conf && ! test -e /var/lib/bedplate/current",
+        "! command -v dockerd && ! test -e /data && ! test -e /etc/sysctl.d/60-inference.conf && ! test -e /var/lib/bedplate/current",
     );
 
-    let first = site.provision(&machine, &[]).expect(0);
+    let first = provision(&[]).expect(0);
     for (name, value) in site.secrets.all() {
         assert!(
             !first.stdout.contains(value) && !first.stderr.contains(value),
@@ -43,16 +51,26 @@ fn a_fresh_machine_is_provisioned_and_a_second_run_has_nothing_to_do() {
         assert!(present.contains(digest), "{digest} is not among\n{present}");
     }
 
+    // Every package of the lock is installed at its version, and held there.
+    let wanted = locked_packages(&lock);
+    assert!(wanted.len() > 50, "{}", wanted.len());
+    let installed = installed_packages(&machine);
+    for (name, version) in &wanted {
+        assert_eq!(installed.get(name), Some(version), "{name}");
+    }
+    let held = machine.sh("apt-mark showhold");
+    assert!(held.lines().any(|name| name == "docker.io" || name == "docker.io:amd64"), "{held}");
+
     // The second plan is empty, and leaves no trace.
     let before = machine.sh("find /var/lib/bedplate /etc /data -xdev -printf '%p %m %U %G %T@\\n' | sort");
-    site.provision(&machine, &[]).expect(0).says("nothing to do");
+    provision(&[]).expect(0).says("nothing to do");
     let after = machine.sh("find /var/lib/bedplate /etc /data -xdev -printf '%p %m %U %G %T@\\n' | sort");
     assert_eq!(before, after, "a run with nothing to do changed something");
     assert_eq!(machine.generation(), 1);
 
     // What drifted is put right, under the same profile.
     machine.sh("chmod 0777 /data/minerhome && echo 'vm.max_map_count = 1' >/etc/sysctl.d/60-inference.conf");
-    site.provision(&machine, &[]).expect(0);
+    provision(&[]).expect(0);
     assert_eq!(machine.mode("/data/minerhome"), "700 root:root");
     assert_eq!(machine.sh("cat /etc/sysctl.d/60-inference.conf"), "vm.max_map_count = 262144");
 
