@@ -16,7 +16,7 @@ try: setup
 try-clean:
 	@tests/vm/machine clean
 	@tests/vm/registry clean
-	rm -rf $(IMAGES)
+	rm -rf $(IMAGES) $(CURDIR)/.cache/store $(CURDIR)/.cache/try.bundle
 
 test: setup test-machine
 	@tests/setup/flake
