@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Context, args, provision as verb, subject};
+use super::{Context, args, carry, provision as verb, subject};
 use crate::{
     error::{Error, Result},
     fleet::wire,
     host::{
         generations::{Generations, gc},
-        layout,
         provision::{self, Options},
         secrets::SecretValues,
     },
@@ -91,7 +90,8 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> 
     let pinned = bundle.open()?;
     let inputs = Inputs::of(&pinned, bundle.digest());
     let look = Options {
-        docker_socket: subject::docker_socket(context).unwrap_or_else(|| layout::DOCKER_SOCKET.to_owned()),
+        docker_socket: carry::docker_socket(context),
+        content: carry::places(context),
         ..Options::default()
     };
     let none = SecretValues::new();
@@ -114,6 +114,7 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> 
             secrets: &none,
             registries: &std::collections::BTreeMap::new(),
             docker_socket: &look.docker_socket,
+            content: &look.content,
             program: look.program.clone(),
             progress: progress.as_ref(),
         },
@@ -134,7 +135,7 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> 
 
 async fn collect(context: &Context, root: &Root, keep: u64) -> Result<()> {
     let held = provision::hold(root, "generations gc")?;
-    let socket = subject::docker_socket(context).unwrap_or_else(|| layout::DOCKER_SOCKET.to_owned());
+    let socket = carry::docker_socket(context);
     let docker = crate::docker::Docker::connect(&socket).await;
     let docker = match docker {
         Ok(docker) => Some(docker),

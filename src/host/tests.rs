@@ -154,6 +154,7 @@ fn run(folder: &Path, more: &str, goal: Goal, progress: &dyn Progress) -> Result
             secrets: &secrets,
             registries: &BTreeMap::new(),
             docker_socket: "",
+            content: &options.content,
             program: options.program.clone(),
             progress,
         };

@@ -184,7 +184,9 @@ impl Model {
             Step::JoinGroup { user, group } => {
                 self.state.accounts.groups.get_mut(group).unwrap().members.insert(user.clone());
             }
-            Step::PullImage { key, tag, .. } | Step::TagImage { key, tag, .. } => {
+            Step::PullImage { key, tag, .. }
+            | Step::LoadImage { key, tag, .. }
+            | Step::TagImage { key, tag, .. } => {
                 let image = self.state.images.entry(key.clone()).or_default();
                 image.present = Some(lock.images[key].pull_reference());
                 image.tags.insert(tag.clone());
