@@ -54,8 +54,6 @@ fn verbs_of_later_parts_say_so() {
         (&["lock", "p", "--why", "libc6"], "--why"),
         (&["lock", "p", "--mirror", "http://127.0.0.1:1"], "--mirror"),
         (&["lock", "p", "--update", "package:libc6"], "package:"),
-        (&["bundle", "p", "-o", "x", "--with-images"], "--with-images"),
-        (&["bundle", "p", "-o", "x", "--with-packages"], "--with-packages"),
     ] {
         place.refuses(arguments.iter().copied(), 2, &["not in this version yet", names], "");
     }
