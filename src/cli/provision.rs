@@ -2,7 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{Context, args, gate, inputs, inputs::Sources, registries, report, subject, subject::Held};
+use super::{
+    Context, args, gate, inputs, inputs::Sources, registries, report, subject, subject::Held, supply::Supply,
+};
 use crate::{
     check::{
         report::{Layer, Report},
@@ -28,7 +30,12 @@ pub fn run(context: &Context, args: &args::Provision) -> Result<u8> {
         return Err(Error::usage("`--format junit` is for checks, and there are none to report")
             .hint("use `--format json`"));
     }
-    let options = wire::Options { dry_run: args.dry_run, reboot: args.reboot, no_check: args.no_check };
+    let options = wire::Options {
+        dry_run: args.dry_run,
+        reboot: args.reboot,
+        no_check: args.no_check,
+        allow: args.allow.clone(),
+    };
     if args.profile.is_none() && args.root.is_none() && args.host.is_none() && !Sources::any(context)? {
         return again(context, &options);
     }
@@ -102,7 +109,7 @@ pub async fn here(
     options: &wire::Options,
 ) -> Result<u8> {
     inputs::refuse_stale(pinned, &pinned.name)?;
-    let inputs = Inputs::of(pinned, bundle.digest());
+    let inputs = Inputs::of(pinned, bundle.digest()).allowing(&options.allow);
     if root.is_host() {
         secrets::add_from_host(root, &pinned.profile, &mut frame.secrets)?;
     }
@@ -131,6 +138,7 @@ pub async fn here(
     let mut reboot = None;
     if plan.is_empty() {
         provision::refuse_held(root)?;
+        reboot.clone_from(&plan.reboot);
         if context.ui.format == Format::Text {
             context.ui.data("nothing to do\n")?;
         }
@@ -143,6 +151,7 @@ pub async fn here(
             context.ui.say(&format!("going on where an interrupted run stopped: {left}"));
         }
         let progress = context.ui.progress();
+        let supply = Supply::new(&pinned.profile)?;
         let outcome = provision::apply(
             &plan,
             &provision::Context {
@@ -152,6 +161,7 @@ pub async fn here(
                 bundle,
                 secrets: &frame.secrets,
                 registries: &frame.registries,
+                supply: supply.of(context),
                 docker_socket: &look.docker_socket,
                 program: look.program.clone(),
                 progress: progress.as_ref(),
@@ -161,6 +171,7 @@ pub async fn here(
         for warning in &outcome.warnings {
             context.ui.warn(warning);
         }
+        say_unlocked(context, &plan);
         for waits in plan.deferred.iter().map(|deferred| format!("{}: {}", deferred.what, deferred.why)) {
             context.ui.say(&format!("waits: {waits}"));
         }
@@ -263,6 +274,7 @@ fn print_plan(context: &Context, plan: &Plan, deployments: &[String]) -> Result<
     }
     let lines: String = deployments.iter().chain(&plan.lines()).map(|line| format!("{line}\n")).collect();
     context.ui.data(&lines)?;
+    say_unlocked(context, plan);
     if let Some(why) = &plan.reboot {
         context.ui.say(&format!("a reboot would be needed: {why}"));
     }
@@ -272,6 +284,17 @@ fn print_plan(context: &Context, plan: &Plan, deployments: &[String]) -> Result<
         text::count(plan.steps.len(), "step")
     ));
     Ok(())
+}
+
+/// Packages that the lock leaves alone: a count, and their names with `-v`.
+fn say_unlocked(context: &Context, plan: &Plan) {
+    if plan.unlocked.is_empty() {
+        return;
+    }
+    let names =
+        if context.ui.verbose > 0 { format!(": {}", plan.unlocked.join(", ")) } else { String::new() };
+    let count = text::count(plan.unlocked.len(), "package");
+    context.ui.say(&format!("{count} of the host not in the lock, left alone{names}"));
 }
 
 /// Provisions a host over SSH: the binary and the bundle go there, secrets on standard input.

@@ -32,6 +32,9 @@ pub struct Options {
     pub reboot: bool,
     /// Leave the checks out.
     pub no_check: bool,
+    /// Packages that may go back, although that may endanger the host.
+    #[serde(default)]
+    pub allow: Vec<String>,
 }
 
 /// One request.

@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// What dpkg says of a host.
+const CHRONY: &str = "Package: chrony\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n";
+
 /// A host as a model: what is at every path, and what bedplate keeps about it.
 #[derive(Debug, Clone)]
 struct Model {
@@ -37,7 +40,8 @@ impl Model {
             },
             docker: DockerState::Running,
             images: BTreeMap::new(),
-            packages: Some(["chrony".to_owned()].into()),
+            packages: Some(dpkg::Packages::parse(CHRONY, &[]).unwrap()),
+            running: Running::default(),
             secrets: BTreeMap::new(),
             binary: BinaryState::Absent,
             kernel_command_line: Some("quiet iommu=pt".into()),
@@ -201,6 +205,8 @@ impl Model {
             }
             Step::InstallBinary { .. } => self.state.binary = BinaryState::Same,
             Step::RestartDocker { .. } | Step::ReloadSystemd | Step::ApplySysctl => {}
+            // Their own model is in `packages_tests`.
+            Step::RepairPackages { .. } | Step::InstallPackages { .. } | Step::HoldPackages { .. } => {}
         }
         let _ = profile;
     }
@@ -215,6 +221,7 @@ fn inputs<'a>(profile: &'a Profile, lock: &'a Lock) -> Inputs<'a> {
         deployments: &NO_DEPLOYMENTS,
         sources: &NONE,
         bundle: Digest::of(format!("{profile:?}{lock:?}")),
+        allow: &[],
     }
 }
 
