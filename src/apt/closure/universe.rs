@@ -144,10 +144,6 @@ impl<'c> Universe<'c> {
         }
     }
 
-    pub(in crate::apt) fn is_preferred(&self, id: PackageId) -> bool {
-        self.preferred.contains(&id)
-    }
-
     /// The slot a package is of, if its architecture is in play and it may be chosen.
     pub(in crate::apt) fn slot_of(&self, id: PackageId) -> Option<Slot> {
         if let Some(slot) = self.slots.borrow().of.get(&id) {

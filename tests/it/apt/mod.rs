@@ -6,6 +6,9 @@
 mod archive;
 mod fixtures;
 mod keys;
+mod library;
 mod oracle;
 mod package;
+mod reading;
+mod refusals;
 mod server;
