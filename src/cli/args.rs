@@ -126,7 +126,7 @@ pub enum Verb {
     Boot,
     /// The far end of `provision --host`
     #[command(hide = true)]
-    Receive,
+    Receive(Receive),
 }
 
 /// `init`.
@@ -202,10 +202,18 @@ pub enum DiffArg {
     Json,
 }
 
+/// `receive`.
+#[derive(Debug, Args)]
+pub struct Receive {
+    /// Say what this host lacks of what the request's lock names
+    #[arg(long)]
+    pub lacks: bool,
+}
+
 /// `provision`.
 #[derive(Debug, Args)]
 pub struct Provision {
-    /// Profile: a path, or a name in `profiles/` [default: the only one there is]
+    /// Profile: a path, or a name in `profiles/`; or a bundle [default: the only profile there is]
     pub profile: Option<String>,
     /// Print the plan as a diff, and change nothing
     #[arg(long)]
@@ -216,6 +224,9 @@ pub struct Provision {
     /// Provision that host over OpenSSH, with your SSH configuration
     #[arg(long, value_name = "USER@NAME")]
     pub host: Option<String>,
+    /// Take packages and images along from here, fetched where they are missing: the host needs no network
+    #[arg(long, requires = "host")]
+    pub carry: bool,
     /// Reboot when one is needed, and go on after it
     #[arg(long)]
     pub reboot: bool,

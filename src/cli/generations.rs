@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Context, args, provision as verb, subject, supply::Supply};
+use super::{Context, args, carry, provision as verb, subject, supply::Supply};
 use crate::{
     error::{Error, Result},
     fleet::wire,
     host::{
         generations::{Generations, gc},
-        layout,
         provision::{self, Options},
         secrets::SecretValues,
     },
@@ -91,7 +90,8 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64, allow: &[Strin
     let pinned = bundle.open()?;
     let inputs = Inputs::of(&pinned, bundle.digest()).allowing(allow);
     let look = Options {
-        docker_socket: subject::docker_socket(context).unwrap_or_else(|| layout::DOCKER_SOCKET.to_owned()),
+        docker_socket: carry::docker_socket(context),
+        content: carry::places(context),
         ..Options::default()
     };
     let none = SecretValues::new();
@@ -104,7 +104,7 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64, allow: &[Strin
         return verb::finish(context, &plan, 0, Some(found), None, &wire::Options::default()).await;
     }
     let progress = context.ui.progress();
-    let supply = Supply::offline();
+    let supply = Supply::offline(context);
     let outcome = provision::apply(
         &plan,
         &provision::Context {
@@ -116,6 +116,7 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64, allow: &[Strin
             registries: &std::collections::BTreeMap::new(),
             supply: supply.of(context),
             docker_socket: &look.docker_socket,
+            content: &look.content,
             program: look.program.clone(),
             progress: progress.as_ref(),
         },
@@ -136,7 +137,7 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64, allow: &[Strin
 
 async fn collect(context: &Context, root: &Root, keep: u64) -> Result<()> {
     let held = provision::hold(root, "generations gc")?;
-    let socket = subject::docker_socket(context).unwrap_or_else(|| layout::DOCKER_SOCKET.to_owned());
+    let socket = carry::docker_socket(context);
     let docker = crate::docker::Docker::connect(&socket).await;
     let docker = match docker {
         Ok(docker) => Some(docker),

@@ -4,6 +4,7 @@ pub mod archives;
 pub mod args;
 mod boot;
 mod bundle;
+mod carry;
 mod completions;
 mod config;
 mod context;
@@ -83,7 +84,7 @@ fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
                 | Verb::Runtime(_)
                 | Verb::Provision(_)
                 | Verb::Up(_)
-                | Verb::Receive
+                | Verb::Receive(_)
         )
     {
         return Err(Error::usage("`--format junit` is for checks").hint("use `--format json`"));
@@ -115,7 +116,7 @@ fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
         Verb::Completions(args) => completions::completions(context, &args).map(done),
         Verb::Man(args) => completions::man(context, &args).map(done),
         Verb::Boot => boot::run(context),
-        Verb::Receive => receive::run(context),
+        Verb::Receive(args) => receive::run(context, &args),
         Verb::Build(_) => later::refuse(
             "build",
             "provision a host made by your distribution's installer: `bedplate provision`",

@@ -4,13 +4,8 @@ use std::collections::BTreeMap;
 
 use url::Url;
 
-use super::Context;
-use crate::{
-    apt::transport::{Settings, Transport},
-    error::Result,
-    host::packages,
-    profile::Profile,
-};
+use super::{Context, archives};
+use crate::{apt::transport::Transport, error::Result, host::packages, profile::Profile};
 
 /// Mirrors, and what they are asked with.
 pub struct Supply {
@@ -22,19 +17,15 @@ impl Supply {
     /// The mirrors of a profile's archives.
     ///
     /// # Errors
-    /// An address is none.
-    pub fn new(profile: &Profile) -> Result<Self> {
-        let mut places = BTreeMap::new();
-        for repository in &profile.host.repositories {
-            let url = repository.uri.parse::<Url>().ok();
-            places.insert(repository.name.clone(), url.into_iter().collect());
-        }
-        Ok(Self { places, remote: Transport::new(Settings::default()) })
+    /// An address is none, or apt's configuration cannot be read.
+    pub fn new(context: &Context, profile: &Profile) -> Result<Self> {
+        let places = archives::places(context, profile, None)?;
+        Ok(Self { places, remote: archives::transport(context) })
     }
 
     /// The store alone: nothing is fetched.
-    pub fn offline() -> Self {
-        Self { places: BTreeMap::new(), remote: Transport::new(Settings::default()) }
+    pub fn offline(context: &Context) -> Self {
+        Self { places: BTreeMap::new(), remote: archives::transport(context) }
     }
 
     /// As a run takes it.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    content::{self, Places},
     generations::{self, Journal, Ready},
     packages::{self, Supply},
     steps,
@@ -39,6 +40,8 @@ pub struct Context<'a> {
     pub supply: Supply<'a>,
     /// The Docker daemon's socket.
     pub docker_socket: &'a str,
+    /// Where content of images is looked for.
+    pub content: &'a Places,
     /// The program to install.
     pub program: PathBuf,
     /// Who is told.
@@ -136,6 +139,13 @@ pub async fn apply(plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
         .doing(|| format!("committing generation {}", plan.generation))?;
     said(context, plan, plan.steps.len(), "generation committed");
     Journal::remove(root)?;
+    if root.is_host()
+        && let Some(store) = &context.content.store
+        && let Err(error) = content::drop_images(store, &context.pinned.lock)
+    {
+        // The host is what it should be; only room is wasted.
+        work.outcome.warnings.push(format!("images that are in Docker now stay in the store: {error}"));
+    }
     tracing::debug!("generation {} holds ({:?})", plan.generation, plan.change);
     // The verb says what came of it.
     context.progress.finished(TASK, Some(""));

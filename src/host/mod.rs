@@ -4,6 +4,7 @@
 //! [`provision::apply`] it. Checks read [`facts`].
 
 mod apply;
+pub mod content;
 pub mod facts;
 pub mod generations;
 pub mod layout;

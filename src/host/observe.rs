@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    content::{self, Places},
     generations::{Generations, Journal},
     layout::{BINARY, CREDENTIALS, SECRETS},
     packages,
@@ -38,6 +39,8 @@ pub struct Options {
     pub docker_socket: String,
     /// The program that is to be at `/usr/local/bin/bedplate`: this one.
     pub program: PathBuf,
+    /// Where content of images is looked for.
+    pub content: Places,
 }
 
 impl Default for Options {
@@ -45,6 +48,7 @@ impl Default for Options {
         Self {
             docker_socket: super::layout::DOCKER_SOCKET.to_owned(),
             program: PathBuf::from("/proc/self/exe"),
+            content: Places::default(),
         }
     }
 }
@@ -75,11 +79,17 @@ pub async fn observe(
         || inputs.pins_packages()
         || known.iter().any(|known| !known.record.packages.is_empty());
     let packages = if wants_packages { packages::read(root)? } else { None };
-    let (docker, images) = if target == Target::Host && plan::wants_docker(inputs) {
+    let (docker, mut images) = if target == Target::Host && plan::wants_docker(inputs) {
         look_at_docker(inputs.lock, &options.docker_socket).await?
     } else {
         (DockerState::NotLooked, BTreeMap::new())
     };
+    if docker != DockerState::NotLooked {
+        for (key, image) in &inputs.lock.images {
+            let state: &mut ImageState = images.entry(key.clone()).or_default();
+            state.at_hand = state.present.is_none() && content::at_hand(&options.content, image)?;
+        }
+    }
     let of_kernel = |path: &str| -> Result<Option<String>> {
         if target == Target::Host { root.read_text(path, 1 << 20) } else { Ok(None) }
     };
@@ -313,7 +323,7 @@ async fn look_at_docker(lock: &Lock, socket: &str) -> Result<(DockerState, BTree
                 let (manifest, config, index) = (&image.manifest, &image.config, image.index.as_ref());
                 docker.image_by_digest(&reference, manifest, config, index).await?.map(|(name, _)| name)
             };
-            Ok((key.clone(), ImageState { present, tags }))
+            Ok((key.clone(), ImageState { present, tags, at_hand: false }))
         }
     });
     let images: Result<BTreeMap<String, ImageState>> =

@@ -158,6 +158,7 @@ fn run(folder: &Path, more: &str, goal: Goal, progress: &dyn Progress) -> Result
             registries: &BTreeMap::new(),
             supply: Supply { store: &folder.join("store"), places: &BTreeMap::new(), remote: &remote },
             docker_socket: "",
+            content: &options.content,
             program: options.program.clone(),
             progress,
         };

@@ -6,6 +6,8 @@
 mod daemon;
 pub mod dpkg;
 mod packages;
+#[cfg(test)]
+mod packages_tests;
 mod parts;
 mod paths;
 mod record;

@@ -269,16 +269,20 @@ pub(super) fn images(
         match now.and_then(|now| now.present.clone()) {
             Some(_) if now.is_some_and(|now| now.tags.contains(&tag)) => {}
             Some(source) => steps.push(Step::TagImage { key: key.clone(), source, tag }),
+            None if now.is_some_and(|now| now.at_hand) => {
+                let (key, download) = (key.clone(), image.download);
+                steps.push(Step::LoadImage { key, reference: image.pull_reference(), download, tag });
+            }
             // Not known while Docker is away: pulling what is there costs next to nothing.
             None if goal != Goal::Provision && state.docker != DockerState::Running => {
                 steps.push(Step::TagImage { key: key.clone(), source: image.pull_reference(), tag });
             }
             None if image.is_layout() => plan.lacks(
                 format!(
-                    "image `{key}` comes from the layout `{}` and is not on the host, which cannot pull from it",
+                    "image `{key}` comes from the layout `{}`, and neither it nor its content is on the host",
                     image.reference
                 ),
-                format!("push it to a registry and name that reference in `[images]` `{key}`, then `bedplate lock`"),
+                "take it along from where the layout is: `bedplate bundle --with-images -o FILE`, then `bedplate provision FILE`; or `--host USER@NAME --carry`",
             ),
             None => match goal {
                 Goal::Switch(to) => plan.lacks(

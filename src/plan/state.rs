@@ -185,6 +185,8 @@ pub struct ImageState {
     pub present: Option<String>,
     /// Tags of bedplate's that name the locked image.
     pub tags: BTreeSet<String>,
+    /// Its content is in the store, or in its layout on this machine: it is loaded, not pulled.
+    pub at_hand: bool,
 }
 
 /// One secret on the host. Never its contents.

@@ -225,6 +225,17 @@ pub enum Step {
         /// `bedplate/KEY:gN`.
         tag: String,
     },
+    /// Loads an image from the store, or from its layout on this machine, and tags it.
+    LoadImage {
+        /// Lock key.
+        key: String,
+        /// `registry/repository@sha256:…`, or `oci:DIR@sha256:…`.
+        reference: String,
+        /// Bytes of its content.
+        download: u64,
+        /// `bedplate/KEY:gN`.
+        tag: String,
+    },
     /// Tags an image that is there.
     TagImage {
         /// Lock key.
@@ -347,6 +358,9 @@ impl fmt::Display for Step {
             Self::RemoveSecret { name } => write!(f, "- secret {name}"),
             Self::PullImage { key, reference, download, .. } => {
                 write!(f, "+ image {key} {reference} ({})", bytes(*download))
+            }
+            Self::LoadImage { key, reference, download, .. } => {
+                write!(f, "+ image {key} {reference} (at hand, {})", bytes(*download))
             }
             Self::TagImage { tag, .. } => write!(f, "+ image tag {tag}"),
             Self::InstallBinary { path, replaces } => {
