@@ -25,9 +25,11 @@ mod failure;
 mod index;
 pub mod relation;
 mod release;
+mod remote;
 mod signature;
 pub mod sources;
 pub mod transport;
-pub mod version;
 
 pub use catalog::{Catalog, MultiArch, PackageId, Record};
+
+pub use crate::version;

@@ -230,6 +230,9 @@ pub struct Provision {
     /// Reboot when one is needed, and go on after it
     #[arg(long)]
     pub reboot: bool,
+    /// Let this package go back, although an older version of it may leave the host unable to start
+    #[arg(long, value_name = "PACKAGE")]
+    pub allow: Vec<String>,
     /// Leave the checks out
     #[arg(long, hide = true)]
     pub no_check: bool,
@@ -391,9 +394,16 @@ pub enum Generations {
     Switch {
         /// Its number
         number: u64,
+        /// Let this package go back, although an older version of it may leave the host unable to start
+        #[arg(long, value_name = "PACKAGE")]
+        allow: Vec<String>,
     },
     /// Go back to the one before the current, without a network
-    Rollback,
+    Rollback {
+        /// Let this package go back, although an older version of it may leave the host unable to start
+        #[arg(long, value_name = "PACKAGE")]
+        allow: Vec<String>,
+    },
     /// Remove old ones; the current one and the one before it stay
     Gc {
         /// How many to keep besides the current one

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Context, args, carry, provision as verb, subject};
+use super::{Context, args, carry, provision as verb, subject, supply::Supply};
 use crate::{
     error::{Error, Result},
     fleet::wire,
@@ -25,10 +25,10 @@ pub fn run(context: &Context, verb: &args::Generations) -> Result<u8> {
     match verb {
         args::Generations::List => list(context, &root).map(|()| exit::DONE),
         args::Generations::Diff { a, b } => diff(context, &root, *a, *b).map(|()| exit::DONE),
-        args::Generations::Switch { number } => context.run(switch(context, &root, *number)),
-        args::Generations::Rollback => {
+        args::Generations::Switch { number, allow } => context.run(switch(context, &root, *number, allow)),
+        args::Generations::Rollback { allow } => {
             let number = provision::previous(&root)?;
-            context.run(switch(context, &root, number))
+            context.run(switch(context, &root, number, allow))
         }
         args::Generations::Gc { keep } => context.run(collect(context, &root, *keep)).map(|()| exit::DONE),
     }
@@ -84,11 +84,11 @@ fn diff(context: &Context, root: &Root, a: u64, b: u64) -> Result<()> {
 }
 
 /// Goes to another generation from what the host has: no network, no operator.
-async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> {
+async fn switch(context: &Context, root: &Arc<Root>, number: u64, allow: &[String]) -> Result<u8> {
     let held = provision::hold(root, "generations switch")?;
     let bundle = provision::switch_to(root, number)?;
     let pinned = bundle.open()?;
-    let inputs = Inputs::of(&pinned, bundle.digest());
+    let inputs = Inputs::of(&pinned, bundle.digest()).allowing(allow);
     let look = Options {
         docker_socket: carry::docker_socket(context),
         content: carry::places(context),
@@ -104,6 +104,7 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> 
         return verb::finish(context, &plan, 0, Some(found), None, &wire::Options::default()).await;
     }
     let progress = context.ui.progress();
+    let supply = Supply::offline(context);
     let outcome = provision::apply(
         &plan,
         &provision::Context {
@@ -113,6 +114,7 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> 
             bundle: &bundle,
             secrets: &none,
             registries: &std::collections::BTreeMap::new(),
+            supply: supply.of(context),
             docker_socket: &look.docker_socket,
             content: &look.content,
             program: look.program.clone(),

@@ -25,6 +25,7 @@ mod report;
 mod runtime;
 mod secret;
 mod subject;
+mod supply;
 mod toolkit;
 mod up;
 

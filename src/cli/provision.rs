@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     Context, args, carry, carry::Given, gate, inputs, inputs::Sources, registries, report, subject,
-    subject::Held,
+    subject::Held, supply::Supply,
 };
 use crate::{
     check::{
@@ -35,6 +35,7 @@ pub fn run(context: &Context, args: &args::Provision) -> Result<u8> {
         dry_run: args.dry_run,
         reboot: args.reboot,
         no_check: args.no_check,
+        allow: args.allow.clone(),
         carries: wire::Carries::default(),
     };
     if args.profile.is_none() && args.root.is_none() && args.host.is_none() && !Sources::any(context)? {
@@ -125,7 +126,7 @@ pub async fn here(
     places: &Places,
 ) -> Result<u8> {
     inputs::refuse_stale(pinned, &pinned.name)?;
-    let inputs = Inputs::of(pinned, bundle.digest());
+    let inputs = Inputs::of(pinned, bundle.digest()).allowing(&options.allow);
     if root.is_host() {
         secrets::add_from_host(root, &pinned.profile, &mut frame.secrets)?;
     }
@@ -155,6 +156,7 @@ pub async fn here(
     let mut reboot = None;
     if plan.is_empty() {
         provision::refuse_held(root)?;
+        reboot.clone_from(&plan.reboot);
         if context.ui.format == Format::Text {
             context.ui.data("nothing to do\n")?;
         }
@@ -167,6 +169,7 @@ pub async fn here(
             context.ui.say(&format!("going on where an interrupted run stopped: {left}"));
         }
         let progress = context.ui.progress();
+        let supply = Supply::new(context, &pinned.profile)?;
         let outcome = provision::apply(
             &plan,
             &provision::Context {
@@ -176,6 +179,7 @@ pub async fn here(
                 bundle,
                 secrets: &frame.secrets,
                 registries: &frame.registries,
+                supply: supply.of(context),
                 docker_socket: &look.docker_socket,
                 content: &look.content,
                 program: look.program.clone(),
@@ -186,6 +190,7 @@ pub async fn here(
         for warning in &outcome.warnings {
             context.ui.warn(warning);
         }
+        say_unlocked(context, &plan);
         for waits in plan.deferred.iter().map(|deferred| format!("{}: {}", deferred.what, deferred.why)) {
             context.ui.say(&format!("waits: {waits}"));
         }
@@ -288,6 +293,7 @@ fn print_plan(context: &Context, plan: &Plan, deployments: &[String]) -> Result<
     }
     let lines: String = deployments.iter().chain(&plan.lines()).map(|line| format!("{line}\n")).collect();
     context.ui.data(&lines)?;
+    say_unlocked(context, plan);
     if let Some(why) = &plan.reboot {
         context.ui.say(&format!("a reboot would be needed: {why}"));
     }
@@ -297,6 +303,17 @@ fn print_plan(context: &Context, plan: &Plan, deployments: &[String]) -> Result<
         text::count(plan.steps.len(), "step")
     ));
     Ok(())
+}
+
+/// Packages that the lock leaves alone: a count, and their names with `-v`.
+fn say_unlocked(context: &Context, plan: &Plan) {
+    if plan.unlocked.is_empty() {
+        return;
+    }
+    let names =
+        if context.ui.verbose > 0 { format!(": {}", plan.unlocked.join(", ")) } else { String::new() };
+    let count = text::count(plan.unlocked.len(), "package");
+    context.ui.say(&format!("{count} of the host not in the lock, left alone{names}"));
 }
 
 /// Provisions a host over SSH: the binary and the bundle go there, secrets and content on standard input.

@@ -40,6 +40,9 @@ pub struct Options {
     pub reboot: bool,
     /// Leave the checks out.
     pub no_check: bool,
+    /// Packages that may go back, although that may endanger the host.
+    #[serde(default)]
+    pub allow: Vec<String>,
     /// What would be carried along: for a plan that is only looked at.
     #[serde(default)]
     pub carries: Carries,

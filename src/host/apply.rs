@@ -8,6 +8,7 @@ use std::{
 use super::{
     content::{self, Places},
     generations::{self, Journal, Ready},
+    packages::{self, Supply},
     steps,
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     error::{Doing as _, Error, Result},
     host::{layout, secrets::SecretValues},
     lock::bundle::{Bundle, Pinned},
-    plan::{Plan, Record, Step},
+    plan::{self, Plan, Record, Step},
     profile::{DriverFlavor, FileContent, GpuAccess},
     progress::{Event, Progress, Unit},
     system::files::{HostLock, Root},
@@ -35,6 +36,8 @@ pub struct Context<'a> {
     pub secrets: &'a SecretValues,
     /// Registry credentials, by registry as references name it.
     pub registries: &'a BTreeMap<String, Credentials>,
+    /// Where packages come from.
+    pub supply: Supply<'a>,
     /// The Docker daemon's socket.
     pub docker_socket: &'a str,
     /// Where content of images is looked for.
@@ -66,6 +69,10 @@ pub(super) struct Work<'a> {
     pub(super) docker: Option<Docker>,
     pub(super) record: Record,
     pub(super) outcome: Outcome,
+    /// The plan installs packages.
+    pub(super) installs: bool,
+    /// Packages were installed.
+    pub(super) installed: bool,
     /// Accounts of a tree that could not be made.
     pub(super) unmade: BTreeSet<String>,
 }
@@ -91,11 +98,14 @@ pub async fn apply(plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
             reboot: plan.reboot.clone(),
             ..Outcome::default()
         },
+        installs: plan.steps.iter().any(|step| matches!(step, Step::InstallPackages { .. })),
+        installed: false,
         unmade: BTreeSet::new(),
     };
     if plan.is_empty() {
         return Ok(work.outcome);
     }
+    packages::ready(context, plan).await?;
     context.progress.started(TASK, Some(plan.steps.len() as u64), Unit::Items);
     let ready = Ready {
         profile: &context.pinned.name,
@@ -240,13 +250,29 @@ fn realised(context: &Context, record: &Record, generation: u64) -> serde_json::
         GpuAccess::NvidiaRuntime => "nvidia-runtime",
         GpuAccess::None => "none",
     };
+    let pinned = profile.host.pin_packages && !context.pinned.lock.packages.is_empty();
+    let packages = if pinned {
+        let versions: serde_json::Map<String, serde_json::Value> = context
+            .pinned
+            .lock
+            .packages
+            .iter()
+            .map(|package| {
+                let name = plan::dpkg::key(&package.name, &package.architecture, &profile.host.architecture);
+                (name, json!(package.version))
+            })
+            .collect();
+        json!(versions)
+    } else {
+        json!(profile.host.packages)
+    };
     json!({
         "generation": generation,
         "profile": context.pinned.name,
         "distribution": {"id": profile.host.distribution.id(), "release": profile.host.release},
         "driver": {"flavor": flavor, "version": profile.driver.version},
         "container": {"engine": "docker", "gpu-access": access},
-        "packages": profile.host.packages,
+        "packages": packages,
         "kernel": {"package": profile.kernel.package, "parameters": profile.kernel.parameters},
         "mounts": mounts,
         "files": files,

@@ -9,6 +9,7 @@ pub mod facts;
 pub mod generations;
 pub mod layout;
 mod observe;
+pub mod packages;
 pub mod provision;
 pub mod secrets;
 mod steps;

@@ -10,6 +10,7 @@ use super::{
     content::{self, Places},
     generations::{Generations, Journal},
     layout::{BINARY, CREDENTIALS, SECRETS},
+    packages,
     secrets::{self, SecretValues},
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     lock::Lock,
     plan::{
         self, Account, Accounts, BinaryState, DockerState, Given, Group, HostState, ImageState, Inputs,
-        Known, OwnedKind, PathState, SecretState, Target,
+        Known, OwnedKind, PathState, Running, SecretState, Target,
     },
     profile::{Profile, SecretSource},
     system::{
@@ -30,8 +31,6 @@ use crate::{
 
 /// Files up to this size are kept for showing what changes in them, in bytes.
 const SHOWN: u64 = 4 << 20;
-/// Largest package database, in bytes.
-const STATUS: u64 = 256 << 20;
 
 /// How to look.
 #[derive(Debug, Clone)]
@@ -75,12 +74,11 @@ pub async fn observe(
     let known: Vec<&Known> = current.iter().chain(&interrupted).collect();
     let paths = paths(root, &plan::paths(inputs, &accounts, &known)?, &known)?;
     let secrets = secret_states(root, inputs.profile, &known, values)?;
-    let wants_packages = !inputs.profile.host.packages.is_empty() || inputs.profile.kernel.package.is_some();
-    let packages = if wants_packages {
-        root.read_text("/var/lib/dpkg/status", STATUS)?.map(|status| plan::installed_packages(&status))
-    } else {
-        None
-    };
+    let wants_packages = !inputs.profile.host.packages.is_empty()
+        || inputs.profile.kernel.package.is_some()
+        || inputs.pins_packages()
+        || known.iter().any(|known| !known.record.packages.is_empty());
+    let packages = if wants_packages { packages::read(root)? } else { None };
     let (docker, mut images) = if target == Target::Host && plan::wants_docker(inputs) {
         look_at_docker(inputs.lock, &options.docker_socket).await?
     } else {
@@ -95,6 +93,15 @@ pub async fn observe(
     let of_kernel = |path: &str| -> Result<Option<String>> {
         if target == Target::Host { root.read_text(path, 1 << 20) } else { Ok(None) }
     };
+    let trimmed = |text: Option<String>| text.map(|text| text.trim().to_owned());
+    let running = if inputs.pins_packages() {
+        Running {
+            kernel: trimmed(of_kernel("/proc/sys/kernel/osrelease")?),
+            driver: trimmed(of_kernel("/sys/module/nvidia/version")?),
+        }
+    } else {
+        Running::default()
+    };
     let wants_modules =
         !inputs.profile.kernel.blacklist.is_empty() || !inputs.profile.kernel.options.is_empty();
     let modules = if wants_modules { of_kernel("/proc/modules")? } else { None };
@@ -108,6 +115,7 @@ pub async fn observe(
         docker,
         images,
         packages,
+        running,
         secrets,
         kernel_command_line,
         modules: modules

@@ -6,7 +6,7 @@ use super::{
     apply::{Context, Work},
     content, generations,
     layout::{BINARY, DOCKER_SOCKET},
-    observe, secrets,
+    observe, packages, secrets,
 };
 use crate::{
     digest::Digest,
@@ -29,6 +29,11 @@ const CONFIGURATION: u64 = 4 << 20;
 pub(super) async fn carry_out(work: &mut Work<'_>, step: &Step) -> Result<()> {
     let root = work.context.root;
     match step {
+        Step::RepairPackages { .. } => packages::repair(work).await?,
+        Step::InstallPackages { changes, remove, .. } => packages::install(work, changes, remove).await?,
+        Step::HoldPackages { hold, release } => {
+            packages::hold(root, &work.context.pinned.profile.host.architecture, hold, release).await?;
+        }
         Step::MakeDirectory { path, mode, owner } => {
             if let Some(owner) = owner_of(work, path, owner)? {
                 root.make_dir(path, *mode, owner)?;
@@ -151,7 +156,14 @@ async fn docker<'w>(work: &'w mut Work<'_>) -> Result<&'w Docker> {
     if work.docker.is_none() {
         let socket =
             if work.context.docker_socket.is_empty() { DOCKER_SOCKET } else { work.context.docker_socket };
-        work.docker = Some(Docker::connect(socket).await?);
+        work.docker = Some(match Docker::connect(socket).await {
+            // A package that was installed just now starts its daemon, unless the host forbids it.
+            Err(_) if work.installed => {
+                Command::new("systemctl").args(["start", "docker.service"]).timeout(RESTART).check().await?;
+                Docker::connect(socket).await?
+            }
+            connected => connected?,
+        });
     }
     work.docker.as_ref().ok_or_else(|| Error::failed("the Docker daemon went away"))
 }

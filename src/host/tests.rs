@@ -11,10 +11,12 @@ use std::{
 
 use super::{
     generations::{Generations, Journal, State, gc},
+    packages::Supply,
     provision::{self, Context, Options, Outcome},
     secrets::SecretValues,
 };
 use crate::{
+    apt::transport::{Settings, Transport},
     error::Result,
     lock::{self, Lock, bundle::Bundle},
     plan::{self, Goal, Plan},
@@ -143,6 +145,7 @@ fn run(folder: &Path, more: &str, goal: Goal, progress: &dyn Progress) -> Result
     let inputs = plan::Inputs::of(&pinned, bundle.digest());
     let options = Options { program: folder.join("program"), ..Options::default() };
     let secrets = SecretValues::new();
+    let remote = Transport::new(Settings::default());
     runtime.block_on(async {
         let state = provision::observe(&root, &inputs, &secrets, &options).await?;
         let plan = plan::make(&inputs, &state, goal)?;
@@ -153,6 +156,7 @@ fn run(folder: &Path, more: &str, goal: Goal, progress: &dyn Progress) -> Result
             bundle: &bundle,
             secrets: &secrets,
             registries: &BTreeMap::new(),
+            supply: Supply { store: &folder.join("store"), places: &BTreeMap::new(), remote: &remote },
             docker_socket: "",
             content: &options.content,
             program: options.program.clone(),
@@ -522,6 +526,7 @@ fn nobody_goes_to_a_generation_that_was_never_made_whole() {
         warnings: Vec::new(),
         missing: Vec::new(),
         reboot: None,
+        unlocked: Vec::new(),
         record: plan::Record::default(),
     };
     let bundle = bundle(&two());

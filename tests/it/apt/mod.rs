@@ -6,9 +6,6 @@
 mod archive;
 mod fixtures;
 mod keys;
-mod library;
-mod oracle;
-mod package;
-mod reading;
-mod refusals;
+pub(crate) mod oracle;
+pub(crate) mod package;
 mod server;
