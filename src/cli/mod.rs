@@ -1,5 +1,6 @@
 //! The command line: one file a verb, each flags → request → call → render.
 
+pub mod archives;
 pub mod args;
 mod boot;
 mod bundle;
