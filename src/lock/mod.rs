@@ -246,4 +246,6 @@ impl Builds {
 }
 
 #[cfg(test)]
+mod package_tests;
+#[cfg(test)]
 mod tests;

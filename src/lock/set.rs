@@ -274,4 +274,4 @@ fn newest_that_builds<'p>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

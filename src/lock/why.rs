@@ -99,10 +99,12 @@ pub fn text(all: &[Why]) -> String {
         for chain in chains {
             out += &format!("  {}\n", graph::line(&chain.iter().collect::<Vec<_>>()));
         }
-        let count = needed_by.len();
-        if count > 0 {
-            out += &format!("  {count} depend on it: {}\n", needed_by.join(", "));
-        }
+        let count = match needed_by.len() {
+            0 => continue,
+            1 => "1 package depends".to_owned(),
+            count => format!("{count} packages depend"),
+        };
+        out += &format!("  {count} on it: {}\n", needed_by.join(", "));
     }
     out
 }

@@ -37,6 +37,11 @@ struct Work<'a> {
     resolved: BTreeMap<String, Wanted>,
 }
 
+/// Whether the images can be locked, and those to be updated are among them.
+pub(super) fn check(request: &Request<'_>) -> Result<()> {
+    sort(request, &wanted_images(request)?).map(drop)
+}
+
 /// The images of the lock. Their verdicts are still to be made.
 pub(super) async fn locked_images(
     request: &Request<'_>,

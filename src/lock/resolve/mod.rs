@@ -93,7 +93,6 @@ pub struct Request<'a> {
 }
 
 /// The archives of a profile, and how they are reached.
-#[derive(Debug)]
 pub struct Archives {
     /// The archives.
     pub list: Vec<Archive>,
@@ -117,6 +116,8 @@ pub async fn lock(
     archives: impl FnOnce() -> Result<Archives>,
     progress: &dyn Progress,
 ) -> Result<Lock> {
+    images::check(request)?;
+    packages::check(request)?;
     let images = images::locked_images(request, client, progress);
     let packages = packages::locked_packages(request, archives, progress);
     let (mut images, packages) = both(images, packages).await?;

@@ -6,6 +6,7 @@
 mod archive;
 mod fixtures;
 mod keys;
+mod locking;
 mod oracle;
 mod package;
 mod server;
