@@ -73,7 +73,7 @@ fn debian(keys: &Keys, main: Vec<Package>, security: Vec<Package>) -> (Archive, 
     (debian, updates)
 }
 
-fn packages(drivers: &[&str], kernels: &[&str]) -> Vec<Package> {
+pub(super) fn packages(drivers: &[&str], kernels: &[&str]) -> Vec<Package> {
     let mut all: Vec<Package> = drivers.iter().flat_map(|version| driver(version)).collect();
     all.extend(kernels.iter().flat_map(|version| kernel(version)));
     all.push(Package::new("dkms", "3.0"));
@@ -84,15 +84,15 @@ fn packages(drivers: &[&str], kernels: &[&str]) -> Vec<Package> {
 }
 
 /// A directory with a profile `gpu` and made archives.
-struct Made {
-    place: Place,
+pub(super) struct Made {
+    pub(super) place: Place,
     keys: Keys,
-    debian: Server,
+    pub(super) debian: Server,
     security: Server,
 }
 
 impl Made {
-    async fn new(images: &str, main: Vec<Package>, security: Vec<Package>) -> Self {
+    pub(super) async fn new(images: &str, main: Vec<Package>, security: Vec<Package>) -> Self {
         let keys = Keys::with(SIGNER);
         let (debian, updates) = debian(&keys, main, security);
         let made = Self {
@@ -114,7 +114,7 @@ impl Made {
         made
     }
 
-    fn mirrors(&self, debian: &str, security: &str) {
+    pub(super) fn mirrors(&self, debian: &str, security: &str) {
         let key = self.place.at("home/archive.asc");
         let one = |name: &str, url: &str| {
             format!("[archive.{name}]\nmirrors = [\"{url}\"]\nkeyring = \"{}\"\n", key.display())
@@ -136,7 +136,7 @@ impl Made {
         self.place.run(arguments)
     }
 
-    fn lock(&self) -> Lock {
+    pub(super) fn lock(&self) -> Lock {
         lock::parse("gpu.lock", &self.place.text("profiles/gpu.lock")).unwrap()
     }
 
