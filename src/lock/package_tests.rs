@@ -99,7 +99,7 @@ fn what_is_broken_of_packages_says_where() {
         ("path = \"pool/docker", "path = \"/pool/docker", "below the archive's base"),
         ("path = \"pool/docker", "path = \"pool/../../docker", "below the archive's base"),
         ("path = \"pool/docker", "path = \"./docker", "below the archive's base"),
-        ("depends = [\"libc6\", \"runc\"]", "depends = [\"libc6\", \"gone\"]", "no package `gone`"),
+        ("depends = [\"libc6\", \"runc\"]", "depends = [\"libc6\", \"zzz\"]", "no package `zzz`"),
         ("depends = [\"libc6\", \"runc\"]", "depends = [\"libc6\", \"libc6\"]", "the list is sorted"),
         ("depends = [\"libc6\", \"runc\"]", "depends = [\"runc\", \"libc6\"]", "the list is sorted"),
         ("depends = [\"libc6\", \"runc\"]", "depends = \"libc6\"", "list of strings"),

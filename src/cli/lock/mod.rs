@@ -91,10 +91,14 @@ fn update(args: &args::Lock) -> Result<Update> {
             }
         }
     }
-    let selection = |all: bool, names: BTreeSet<String>| match all {
-        true => Selection::All,
-        false if names.is_empty() => Selection::None,
-        false => Selection::Named(names),
+    let selection = |all: bool, names: BTreeSet<String>| {
+        if all {
+            Selection::All
+        } else if names.is_empty() {
+            Selection::None
+        } else {
+            Selection::Named(names)
+        }
     };
     Ok(Update { images: selection(all_images, images), packages: selection(all_packages, packages) })
 }

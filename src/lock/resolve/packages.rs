@@ -122,11 +122,7 @@ pub(super) async fn locked_packages(
     let solved = solve(request, &catalog, progress)?;
     progress.finished(TASK, None);
     let set = solved.set(request, &catalog)?;
-    Ok(Packages {
-        repositories: repositories(seen, &solved.packages),
-        set: Some(set),
-        packages: solved.packages,
-    })
+    Ok(Packages { repositories: repositories(seen), set: Some(set), packages: solved.packages })
 }
 
 /// The old lock's packages, where the same is asked of the archives as then.
@@ -327,11 +323,7 @@ fn locked_closure(catalog: &Catalog, closure: Closure) -> Result<Solved> {
 }
 
 /// What was verified, as the lock has it: every archive of the profile, whether or not a package came from it.
-fn repositories(
-    seen: BTreeMap<String, Seen>,
-    packages: &[LockedPackage],
-) -> BTreeMap<String, LockedRepository> {
-    debug_assert!(packages.iter().all(|package| seen.contains_key(&package.repository)));
+fn repositories(seen: BTreeMap<String, Seen>) -> BTreeMap<String, LockedRepository> {
     seen.into_iter()
         .map(|(name, seen)| {
             let suites = seen.suites.into_iter().map(|(name, suite)| {

@@ -103,9 +103,9 @@ fn suite(fields: &Fields<'_, '_>) -> Result<LockedSuite, Wrong> {
         }
     }
     sorted(&signed_by)?;
-    let Some((_, _)) = signed_by.first() else {
+    if signed_by.is_empty() {
         return Err(wrong(fields.span.clone(), "`signed-by` names no key"));
-    };
+    }
     Ok(LockedSuite { release, date: date.to_owned(), signed_by: owned(&signed_by) })
 }
 
@@ -146,12 +146,9 @@ fn package(
     let architecture =
         fields.checked("architecture", names::is_architecture, "this is not an architecture")?;
     let (sha256, span) = fields.text("sha256")?;
-    let plain =
-        sha256.len() == 64 && sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    if !plain {
-        return Err(wrong(span, "`sha256` is 64 lowercase hexadecimal digits"));
-    }
-    let sha256 = format!("sha256:{sha256}").parse::<Digest>().map_err(|e| wrong(span, e.message()))?;
+    let sha256 = format!("sha256:{sha256}")
+        .parse::<Digest>()
+        .map_err(|_| wrong(span, "`sha256` is 64 lowercase hexadecimal digits"))?;
     let size = fields.number("size")?;
     let path = fields.checked("path", names::is_path, "a path lies below the archive's base address")?;
     let depends = fields.texts("depends")?;
