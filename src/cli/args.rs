@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     version,
     about,
     long_about = "Makes a GPU host reproducible.\n\n\
-        A profile says what a host should be. `lock` pins every image it names to a digest; `provision` brings a \
+        A profile says what a host should be. `lock` pins every image and package to a digest; `provision` brings a \
         host there; `doctor`, `toolkit verify` and `runtime prepare` prove it works, layer by layer; `up` starts a \
         deployment only on that proof.",
     after_help = "Start with `bedplate init NAME --engine vllm --model ID`, or from a file you have: \
@@ -66,10 +66,10 @@ pub enum FormatArg {
 pub enum Verb {
     /// Write a profile and a deployment to start from
     Init(Init),
-    /// Pin every image of a profile to a digest, and write the lock
+    /// Pin every image and package of a profile to a digest, and write the lock
     #[command(
         after_help = "Exit code 4: with --check, the lock does not match its inputs, or something has moved. \
-        Exit code 3: an image cannot run on the profile's driver or GPUs."
+        Exit code 3: an image cannot run on the profile's driver or GPUs, or the driver does not build for the kernel."
     )]
     Lock(Lock),
     /// Build a host image from a lock
@@ -177,16 +177,16 @@ pub struct Lock {
     /// Ask for everything again
     #[arg(long)]
     pub update_all: bool,
-    /// Ask again for these: `image:NAME`; without a value, for all images
+    /// Ask again for these: `image:NAME`, `package:NAME`; without a value, for all images
     #[arg(long, value_name = "WHAT", num_args = 0..=1, default_missing_value = "image:*", conflicts_with = "update_all")]
     pub update: Vec<String>,
     /// Show what changes
     #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, default_missing_value = "text")]
     pub diff: Option<DiffArg>,
-    /// Say why a package is in the lock
-    #[arg(long, value_name = "PACKAGE")]
+    /// Say why a package is in the lock, from the lock alone
+    #[arg(long, value_name = "PACKAGE", conflicts_with_all = ["check", "update", "update_all", "diff", "mirror"])]
     pub why: Option<String>,
-    /// Mirror of the distribution's archive
+    /// Mirror of the distribution's archive, asked first
     #[arg(long, value_name = "URL")]
     pub mirror: Option<String>,
 }

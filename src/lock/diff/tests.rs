@@ -20,7 +20,7 @@ fn says_what_it_means() {
     new.download += 1_200_000_000;
     new.verdict.outcome = VerdictOutcome::Native;
     let diff = one(old, new);
-    let text = diff.text();
+    let text = diff.text(false);
     assert!(
         text.starts_with(
             "~ image vllm: reference docker.io/vllm/vllm-openai:v0.11.0 → docker.io/vllm/vllm-openai:v0.12.0, \
@@ -44,14 +44,14 @@ fn says_what_it_means() {
 fn a_rebuild_is_told_apart() {
     let old = image("r.example/x:1", "old");
     let new = image("r.example/x:1", "new");
-    assert_eq!(one(old.clone(), new).text(), "~ image vllm: rebuilt, same facts\n");
+    assert_eq!(one(old.clone(), new).text(false), "~ image vllm: rebuilt, same facts\n");
     let mut index_only = old.clone();
     index_only.index = Some(Digest::of("another"));
-    assert_eq!(one(old.clone(), index_only).text(), "~ image vllm: new index, same image\n");
+    assert_eq!(one(old.clone(), index_only).text(false), "~ image vllm: new index, same image\n");
     let mut smaller = image("r.example/x:1", "small");
     smaller.download -= 500;
     smaller.facts.user = None;
-    assert_eq!(one(old, smaller).text(), "~ image vllm: user removed, -500 B\n");
+    assert_eq!(one(old, smaller).text(false), "~ image vllm: user removed, -500 B\n");
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn added_removed_and_inputs() {
     new.inputs.remove("cuda-drivers");
     new.inputs.insert("new.yaml".into(), Digest::of("new"));
     new.inputs.insert("h100-vllm.toml".into(), Digest::of("changed"));
-    let text = diff(&old, &new).text();
+    let text = diff(&old, &new).text(false);
     for line in [
         "+ image sglang: `docker.io/vllm/vllm-openai:v0.11.0`, CUDA 12.8.1, driver wanted 570.26, 9.9 GB, minor\n",
         "- image vllm: `docker.io/vllm/vllm-openai:v0.11.0`",
@@ -74,7 +74,7 @@ fn added_removed_and_inputs() {
         assert!(text.contains(line), "{line}\n{text}");
     }
     assert!(diff(&old, &old).is_empty());
-    assert_eq!(diff(&old, &old).text(), "");
+    assert_eq!(diff(&old, &old).text(false), "");
     assert_eq!(diff(&old, &old).markdown(), "The lock does not change.\n");
     assert_eq!(diff(&old, &old).json()["changed"], false);
 }

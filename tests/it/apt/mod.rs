@@ -6,6 +6,7 @@
 mod archive;
 mod fixtures;
 mod keys;
+mod locking;
 pub(crate) mod oracle;
 pub(crate) mod package;
 mod server;

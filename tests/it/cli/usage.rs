@@ -50,9 +50,6 @@ fn verbs_of_later_parts_say_so() {
         (&["doctor", "p", "--watch"], "--watch"),
         (&["doctor", "p", "--record", "x"], "--record"),
         (&["doctor", "p", "--facts", "x"], "--facts"),
-        (&["lock", "p", "--why", "libc6"], "--why"),
-        (&["lock", "p", "--mirror", "http://127.0.0.1:1"], "--mirror"),
-        (&["lock", "p", "--update", "package:libc6"], "package:"),
         (&["bundle", "p", "-o", "x", "--with-images"], "--with-images"),
         (&["bundle", "p", "-o", "x", "--with-packages"], "--with-packages"),
     ] {
