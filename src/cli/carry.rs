@@ -9,9 +9,11 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use url::Url;
 
-use super::{Context, inputs, inputs::Sources, registries, subject};
+use super::{Context, archives, inputs, inputs::Sources, registries, subject};
 use crate::{
+    apt::download,
     error::{Doing as _, Error, Result},
     fleet::{
         ssh,
@@ -178,7 +180,14 @@ pub fn gather(
     }
     let store = Arc::new(Store::open(&context.store)?);
     let progress = context.ui.progress();
+    let places = archives::places(context, &pinned.profile, None)?;
     context.run(async {
+        if !packages.is_empty() {
+            let wanted: Vec<download::Wanted> =
+                packages.iter().map(|package| wanted(package, &places)).collect();
+            let mirrors = archives::transport(context);
+            download::fetch(&store, &wanted, &mirrors, progress.as_ref()).await?;
+        }
         if !images.is_empty() {
             let client = registries::client(context);
             content::fetch_images(&store, &images, &client, directory, progress.as_ref()).await?;
@@ -187,6 +196,19 @@ pub fn gather(
     })?;
     let blobs = images.values().flat_map(content::blobs_of);
     content.add(&store, packages.iter().map(|package| package.sha256).chain(blobs))
+}
+
+/// A package as it is asked for.
+fn wanted(package: &LockedPackage, places: &BTreeMap<String, Vec<Url>>) -> download::Wanted {
+    download::Wanted {
+        sha256: package.sha256,
+        size: package.size,
+        path: package.path.clone(),
+        uris: places.get(&package.repository).cloned().unwrap_or_default(),
+        name: package.name.clone(),
+        version: package.version.clone(),
+        architecture: package.architecture.clone(),
+    }
 }
 
 /// Asks a host what it lacks, and leaves in `content` only that.

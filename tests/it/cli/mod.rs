@@ -1,5 +1,7 @@
 //! The real binary on a command line, in a directory of its own: what it says, its exit code, what it leaves.
 
+mod bundles;
+mod carrying;
 mod configuration;
 mod disk;
 mod good;

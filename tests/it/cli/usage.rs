@@ -50,8 +50,6 @@ fn verbs_of_later_parts_say_so() {
         (&["doctor", "p", "--watch"], "--watch"),
         (&["doctor", "p", "--record", "x"], "--record"),
         (&["doctor", "p", "--facts", "x"], "--facts"),
-        (&["bundle", "p", "-o", "x", "--with-images"], "--with-images"),
-        (&["bundle", "p", "-o", "x", "--with-packages"], "--with-packages"),
     ] {
         place.refuses(arguments.iter().copied(), 2, &["not in this version yet", names], "");
     }
