@@ -34,6 +34,7 @@ pub struct VerdictsChange {
 
 /// An archive that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct RepositoryChange {
     /// Its name in the lock.
     pub name: String,

@@ -82,6 +82,9 @@ fn repository_lines(out: &mut String, repository: &RepositoryChange) {
         let (from, to) = (word(&repository.snapshot.0), word(&repository.snapshot.1));
         let _ = writeln!(out, "{sign} repository {name}: snapshot {from} → {to}");
     }
+    if repository.change == Change::Added && repository.suites.is_empty() {
+        let _ = writeln!(out, "+ repository {name}");
+    }
     for suite in &repository.suites {
         let date = arrow(suite.date.0.as_deref(), suite.date.1.as_deref());
         let _ = writeln!(out, "{} repository {name}: {} of {date}", suite.change.sign(), suite.name);

@@ -139,3 +139,7 @@ fn container(profile: &Profile, catalog: &Catalog, roots: &mut Vec<Root>) -> Res
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "roots_tests.rs"]
+mod tests;

@@ -1,6 +1,7 @@
 //! `lock` of packages through the real binary: from archives made here, and from the machine's real Debian archive.
 
 use bedplate::lock::{self, Builds, Lock};
+use tempfile::TempDir;
 
 use super::{
     archive::{Archive, Release},
@@ -58,18 +59,16 @@ fn debian(keys: &Keys, main: Vec<Package>, security: Vec<Package>) -> (Archive, 
         list.extend(["contrib", "non-free", "non-free-firmware"].map(|name| (name, Vec::new())));
         list
     };
-    let mut debian = Archive::default();
-    let mut updates = Archive::default();
-    for (archive, name, packages) in [
-        (&mut debian, "trixie", &main),
-        (&mut debian, "trixie-updates", &none),
-        (&mut updates, "trixie-security", &security),
-    ] {
+    let suite = |archive: &mut Archive, name: &str, packages: &[Package]| {
         let owned = components(packages);
         let components: Vec<(&str, &[Package])> =
             owned.iter().map(|(name, packages)| (*name, packages.as_slice())).collect();
         archive.suite(&Release { codename: "trixie", ..Release::new(name, BY) }, &components, keys);
-    }
+    };
+    let (mut debian, mut updates) = (Archive::default(), Archive::default());
+    suite(&mut debian, "trixie", &main);
+    suite(&mut debian, "trixie-updates", &none);
+    suite(&mut updates, "trixie-security", &security);
     (debian, updates)
 }
 
@@ -83,9 +82,15 @@ fn packages(drivers: &[&str], kernels: &[&str]) -> Vec<Package> {
     all
 }
 
+/// `lock` with these arguments, with its indices in this store: beside the place, whose files are compared.
+fn lock_in<'a>(store: &'a TempDir, arguments: &[&'a str]) -> Vec<&'a str> {
+    [&["lock"], arguments, &["--store", store.path().to_str().unwrap()]].concat()
+}
+
 /// A directory with a profile `gpu` and made archives.
 struct Made {
     place: Place,
+    store: TempDir,
     keys: Keys,
     debian: Server,
     security: Server,
@@ -97,6 +102,7 @@ impl Made {
         let (debian, updates) = debian(&keys, main, security);
         let made = Self {
             place: Place::new(),
+            store: TempDir::new().unwrap(),
             debian: Server::start(debian).await,
             security: Server::start(updates).await,
             keys,
@@ -132,8 +138,14 @@ impl Made {
         self.security.change(|archive| *archive = updates);
     }
 
-    fn run<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Ran {
-        self.place.run(arguments)
+    /// `lock gpu` with these arguments.
+    fn run(&self, arguments: &[&str]) -> Ran {
+        self.place.run(lock_in(&self.store, &[&["gpu"], arguments].concat()))
+    }
+
+    /// `lock gpu` with these arguments, which is refused and changes nothing.
+    fn refuses(&self, arguments: &[&str], code: i32, says: &[&str], hint: &str) {
+        self.place.refuses(lock_in(&self.store, &[&["gpu"], arguments].concat()), code, says, hint);
     }
 
     fn lock(&self) -> Lock {
@@ -154,7 +166,7 @@ impl Made {
 async fn packages_are_locked_kept_and_updated() {
     let made = Made::new("", packages(&["550.163.01"], &["6.12.117"]), Vec::new()).await;
     // The pair is known not to build: the lock is written all the same.
-    let ran = made.run(["lock", "gpu"]);
+    let ran = made.run(&[]);
     ran.exits(3)
         .says("locked 0 images, ")
         .says("driver 550.163.01")
@@ -172,45 +184,45 @@ async fn packages_are_locked_kept_and_updated() {
     // Nothing is asked again, by any of these.
     made.debian.seen();
     made.mirrors(NO_MIRROR, NO_MIRROR);
-    made.run(["lock", "gpu"]).exits(3).says("is up to date: 0 images, ");
-    made.run(["lock", "gpu", "--check"]).exits(3).says("is up to date");
+    made.run(&[]).exits(3).says("is up to date: 0 images, ");
+    made.run(&["--check"]).exits(3).says("is up to date");
     made.place.edit("profiles/gpu.toml", "model = \"H100\"", "model = \"H200\"");
-    made.run(["lock", "gpu", "--check"]).exits(4).says("`gpu.toml` changed");
-    made.run(["lock", "gpu"]).exits(3);
-    made.run(["lock", "gpu", "--why", "libnvidia-ml1"])
+    made.run(&["--check"]).exits(4).says("`gpu.toml` changed");
+    made.run(&[]).exits(3);
+    made.run(&["--why", "libnvidia-ml1"])
         .exits(0)
         .prints("driver: libnvidia-ml1\n")
         .prints("driver: nvidia-smi → libnvidia-ml1\n");
-    let json = made.run(["lock", "gpu", "--why", "chrony", "--format", "json"]).exits(0).json();
+    let json = made.run(&["--why", "chrony", "--format", "json"]).exits(0).json();
     assert_eq!(json["packages"][0]["wanted-by"][0], "packages");
-    made.place.refuses(["lock", "gpu", "--why", "chronie"], 2, &["no package `chronie`"], "`chrony`");
-    made.place.refuses(["lock", "gpu", "--update", "package:nvidia"], 2, &["no package `nvidia`"], "nvidia-");
+    made.refuses(&["--why", "chronie"], 2, &["no package `chronie`"], "`chrony`");
+    made.refuses(&["--update", "package:nvidia"], 2, &["no package `nvidia`"], "nvidia-");
     assert!(made.debian.seen().is_empty());
     made.place.edit("profiles/gpu.toml", "\"chrony\"", "\"chrony\", \"dash\"");
-    made.run(["lock", "gpu", "--check"]).exits(4).says("packages that the profile asks for changed");
-    made.place.refuses(["lock", "gpu"], 1, &["debian"], "");
+    made.run(&["--check"]).exits(4).says("packages that the profile asks for changed");
+    made.refuses(&[], 1, &["debian"], "");
     made.mirrors(&made.debian.url, &made.security.url);
 
     // The archive moves; what is not to be updated stays, and with one part of the driver go the others.
     let newer: Vec<Package> = packages(&["550.163.01", "550.200.01"], &["6.12.117", "6.12.118"]);
     made.change(newer, vec![Package::new("chrony", "4.6-1+deb13u1").depends("libc6")]);
-    made.run(["lock", "gpu"]).exits(3);
+    made.run(&[]).exits(3);
     assert_eq!((made.version("nvidia-smi"), made.version("chrony")), ("550.163.01-1".into(), "4.6-1".into()));
-    let ran = made.run(["lock", "gpu", "--check", "--update", "package:nvidia-smi"]);
+    let ran = made.run(&["--check", "--update", "package:nvidia-smi"]);
     ran.exits(4).says("moved: package libcuda1: 550.163.01-1 → 550.200.01-1");
     assert!(!ran.err.contains("chrony"), "{}", ran.err);
-    made.run(["lock", "gpu", "--update", "package:nvidia-smi", "--diff"])
+    made.run(&["--update", "package:nvidia-smi", "--diff"])
         .exits(0)
         .prints("~ driver: 550.163.01 → 550.200.01\n")
         .prints("~ builds: no → untried\n");
     assert_eq!(made.version("libnvidia-cfg1"), "550.200.01-1");
     assert_eq!(made.lock().set.unwrap().kernel.as_deref(), Some("6.12.117+deb13-amd64"));
-    let ran = made.run(["lock", "gpu", "--update-all", "--diff", "markdown"]);
+    let ran = made.run(&["--update-all", "--diff", "markdown"]);
     ran.exits(0)
         .prints("| **kernel** | `6.12.117+deb13-amd64` | `6.12.118+deb13-amd64` |")
         .prints("| security fix |")
         .prints("| `chrony` | `4.6-1` | `4.6-1+deb13u1` | `debian-security` |");
-    made.run(["lock", "gpu", "--check", "--update-all"]).exits(0);
+    made.run(&["--check", "--update-all"]).exits(0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,9 +238,9 @@ async fn a_new_driver_and_what_it_means_for_images() {
     let all = packages(&["550.163.01", "570.124.06"], &["6.12.120"]);
     let made = Made::new(&images, all, Vec::new()).await;
     // The branch is 550; the verdict is of the locked version.
-    made.run(["lock", "gpu"]).exits(3).says("image `vllm` is refused");
+    made.run(&[]).exits(3).says("image `vllm` is refused");
     made.place.edit("profiles/gpu.toml", "version = \"550\"", "version = \"570.124.06\"");
-    made.run(["lock", "gpu", "--diff"])
+    made.run(&["--diff"])
         .exits(0)
         .prints("~ driver: 550.163.01 → 570.124.06 (two images go from refuse to native)\n");
     assert_eq!(made.version("libnvidia-cfg1"), "570.124.06-1", "what only others need comes along");
@@ -240,8 +252,8 @@ async fn what_does_not_fit_together_is_refused() {
     all.push(Package::new("rendering", "1.0").depends("libnvidia-cfg1 (= 535.261.03-1)"));
     let made = Made::new("", all, Vec::new()).await;
     made.place.edit("profiles/gpu.toml", "\"chrony\"", "\"rendering\"");
-    made.place.refuses(
-        ["lock", "gpu"],
+    made.refuses(
+        &[],
         3,
         &[
             "parts of the driver differ",
@@ -252,10 +264,10 @@ async fn what_does_not_fit_together_is_refused() {
     );
     made.place.edit("profiles/gpu.toml", "\"rendering\"", "\"chrony\"");
     made.place.edit("profiles/gpu.toml", "version = \"550\"", "version = \"580\"");
-    made.place.refuses(["lock", "gpu"], 2, &["no archive has the open driver 580 whole"], "550.163.01");
+    made.refuses(&[], 2, &["no archive has the open driver 580 whole"], "550.163.01");
     made.place.edit("profiles/gpu.toml", "\"cdi\"", "\"nvidia-runtime\"");
     made.place.edit("profiles/gpu.toml", "version = \"580\"", "version = \"550\"");
-    made.place.refuses(["lock", "gpu"], 2, &["nvidia-container-toolkit"], "[[host.repository]]");
+    made.refuses(&[], 2, &["nvidia-container-toolkit"], "[[host.repository]]");
 }
 
 /// A shipped profile without its images and deployments: no registry is reached here.
@@ -289,6 +301,7 @@ fn known(lock: &Lock, release: &str) -> (Builds, i32) {
 
 #[test]
 fn the_shipped_profiles_lock_against_debians_archive() {
+    let store = TempDir::new().unwrap();
     for (name, release, branch) in [("h100-vllm", "trixie", "550."), ("h100-bookworm", "bookworm", "535.")] {
         let place = Place::new();
         place.put("profiles/p.toml", shipped(name));
@@ -301,7 +314,7 @@ fn the_shipped_profiles_lock_against_debians_archive() {
                 text.replace_range(start..end, &format!("package = \"{kernel}\""));
                 place.put("profiles/p.toml", &text);
             }
-            let ran = place.run(["lock", "p"]);
+            let ran = place.run(lock_in(&store, &["p"]));
             assert!(matches!(ran.code, Some(0 | 3)), "{ran:?}");
             let lock = lock::parse("p.lock", &place.text("profiles/p.lock")).unwrap();
             let set = lock.set.clone().unwrap();
@@ -318,10 +331,10 @@ fn the_shipped_profiles_lock_against_debians_archive() {
                     assert!(found.version.starts_with(&driver), "{needed} {}", found.version);
                 }
             }
-            place.run(["lock", "p", "--mirror", NO_MIRROR]).exits(code).says("is up to date");
+            place.run(lock_in(&store, &["p", "--mirror", NO_MIRROR])).exits(code).says("is up to date");
         }
         place
-            .run(["lock", "p", "--why", "libnvidia-cfg1"])
+            .run(lock_in(&store, &["p", "--why", "libnvidia-cfg1"]))
             .exits(0)
             .prints("nvidia-persistenced → libnvidia-cfg1");
     }
