@@ -10,3 +10,4 @@ mod packages;
 mod reference;
 mod registry;
 mod support;
+mod workflow;

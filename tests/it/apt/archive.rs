@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bedplate::digest::Digest;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 
 use super::{
     keys::{Keys, Signing, day},
@@ -105,7 +105,7 @@ fn hash(list: &str, bytes: &[u8]) -> String {
 
 /// A moment as release files write it.
 pub(crate) fn date(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S UTC").to_string()
+    at.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string()
 }
 
 impl Archive {

@@ -71,6 +71,7 @@ async fn a_carried_image_is_loaded_and_known_by_its_digest() {
         sources: &BTreeMap::new(),
         deployments: &none,
         bundle: Digest::of("bundle"),
+        allow: &[],
     };
     let root = Root::open(Path::new("/")).unwrap();
     let places = Places { store: Some(folder.path().join("store")), ..Places::default() };
