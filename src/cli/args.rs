@@ -263,7 +263,21 @@ pub enum Toolkit {
     /// Check GPU access of containers
     Verify(ToolkitVerify),
     /// Install container engine and toolkit from the lock
-    Install(Later),
+    ///
+    /// Brings the packages of the container engine and of GPU access, and what they depend on, to their locked versions,
+    /// and merges the profile's keys into Docker's configuration. Nothing else of the profile is touched, nothing is held
+    /// or removed, and no generation is made: a later `bedplate provision` takes what is there as it finds it.
+    Install(ToolkitInstall),
+}
+
+/// `toolkit install`.
+#[derive(Debug, Args)]
+pub struct ToolkitInstall {
+    /// Profile: a path, or a name in `profiles/` [default: the only one there is, or the current generation's]
+    pub profile: Option<String>,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `toolkit verify`.

@@ -12,7 +12,8 @@ use crate::{
         secrets::SecretValues,
     },
     plan::{self, Goal, Inputs},
-    system::files::Root,
+    store::Store,
+    system::files::{self, Root},
     ui::{Format, exit, table::table, text},
 };
 
@@ -146,19 +147,22 @@ async fn collect(context: &Context, root: &Root, keep: u64) -> Result<()> {
             None
         }
     };
-    let removed = gc(root, usize::try_from(keep).unwrap_or(usize::MAX), docker.as_ref()).await?;
+    let store = if files::is_dir(&context.store) { Some(Store::open(&context.store)?) } else { None };
+    let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+    let removed = gc(root, keep, docker.as_ref(), store.as_ref()).await?;
     drop(held);
     if context.ui.format == Format::Json {
         return context.ui.json(&serde_json::json!({
             "schema": 1, "generations": removed.generations, "tags": removed.tags,
-            "credentials": removed.credentials,
+            "credentials": removed.credentials, "packages": removed.packages,
         }));
     }
     context.ui.say(&format!(
-        "removed {}, {} and {}",
+        "removed {}, {}, {} and {}",
         text::count(removed.generations.len(), "generation"),
         text::count(removed.tags.len(), "image tag"),
-        text::count(removed.credentials.len(), "stored secret")
+        text::count(removed.credentials.len(), "stored secret"),
+        text::count(removed.packages, "stored package")
     ));
     Ok(())
 }

@@ -96,10 +96,7 @@ fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
         Verb::Provision(args) => provision::run(context, &args),
         Verb::Doctor(args) => doctor::run(context, &args),
         Verb::Toolkit(Toolkit::Verify(args)) => toolkit::verify(context, &args),
-        Verb::Toolkit(Toolkit::Install(_)) => later::refuse(
-            "toolkit install",
-            "install `docker.io` and the container toolkit by hand; `bedplate toolkit verify` checks them",
-        ),
+        Verb::Toolkit(Toolkit::Install(args)) => toolkit::install(context, &args),
         Verb::Runtime(args::Runtime::Prepare(args)) => runtime::prepare(context, &args),
         Verb::Up(args) => up::run(context, &args),
         Verb::Status(args) => deployments::status(context, &args),

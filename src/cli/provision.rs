@@ -93,7 +93,7 @@ fn again(context: &Context, options: &wire::Options) -> Result<u8> {
     context.run(here(context, &root, &bundle, &pinned, Frame::default(), options, &places))
 }
 
-fn refuse_unprivileged(dry_run: bool) -> Result<()> {
+pub(super) fn refuse_unprivileged(dry_run: bool) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }

@@ -77,6 +77,25 @@ pub(super) struct Work<'a> {
     pub(super) unmade: BTreeSet<String>,
 }
 
+impl<'a> Work<'a> {
+    fn new(context: &'a Context<'a>, plan: &Plan) -> Self {
+        Self {
+            context,
+            docker: None,
+            record: plan.record.clone(),
+            outcome: Outcome {
+                generation: plan.generation,
+                warnings: plan.warnings.clone(),
+                reboot: plan.reboot.clone(),
+                ..Outcome::default()
+            },
+            installs: plan.steps.iter().any(|step| matches!(step, Step::InstallPackages { .. })),
+            installed: false,
+            unmade: BTreeSet::new(),
+        }
+    }
+}
+
 /// The task's name in progress events.
 const TASK: &str = "provision";
 
@@ -88,20 +107,7 @@ const TASK: &str = "provision";
 pub async fn apply(plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
     plan.refuse()?;
     let root = context.root;
-    let mut work = Work {
-        context,
-        docker: None,
-        record: plan.record.clone(),
-        outcome: Outcome {
-            generation: plan.generation,
-            warnings: plan.warnings.clone(),
-            reboot: plan.reboot.clone(),
-            ..Outcome::default()
-        },
-        installs: plan.steps.iter().any(|step| matches!(step, Step::InstallPackages { .. })),
-        installed: false,
-        unmade: BTreeSet::new(),
-    };
+    let mut work = Work::new(context, plan);
     if plan.is_empty() {
         return Ok(work.outcome);
     }
@@ -149,6 +155,22 @@ pub async fn apply(plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
     tracing::debug!("generation {} holds ({:?})", plan.generation, plan.change);
     // The verb says what came of it.
     context.progress.finished(TASK, Some(""));
+    Ok(work.outcome)
+}
+
+/// Carries out the steps of a plan that makes no generation, such as [`plan::toolkit`]'s.
+///
+/// # Errors
+/// As [`apply`].
+pub async fn apply_alone(plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
+    plan.refuse()?;
+    let mut work = Work::new(context, plan);
+    packages::ready(context, plan).await?;
+    for (index, step) in plan.steps.iter().enumerate() {
+        tracing::debug!("{step}");
+        steps::carry_out(&mut work, step).await.map_err(|error| failed(plan, index, step, error))?;
+        work.outcome.changed += 1;
+    }
     Ok(work.outcome)
 }
 

@@ -267,7 +267,7 @@ fn old_generations_are_collected_but_not_when_one_cannot_be_read() {
     let root = tree.root();
     let collect = |keep| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(gc(&root, keep, None))
+        runtime.block_on(gc(&root, keep, None, None))
     };
     std::fs::write(tree.at("/var/lib/bedplate/generations/2/record.json"), "{").unwrap();
     let error = collect(0).unwrap_err();
@@ -563,7 +563,7 @@ fn a_credential_goes_with_the_last_generation_that_names_it() {
     record(1, &[("A", true), ("B", true), ("theirs", false)]);
     record(2, &[("B", true)]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let collected = runtime.block_on(gc(&tree.root(), 0, None)).unwrap();
+    let collected = runtime.block_on(gc(&tree.root(), 0, None, None)).unwrap();
     assert_eq!((collected.generations, collected.credentials), (vec![1], vec!["A".to_owned()]));
     let there = ["A", "B", "theirs"].map(|name| tree.at(&credential(name)).exists());
     assert_eq!(there, [false, true, true]);

@@ -16,6 +16,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod text;
+mod toolkit;
 mod wanted;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub use self::{
     },
     step::{PackageChange, Step, Was, Way, image_tag},
     text::diff as line_diff,
+    toolkit::toolkit,
     wanted::{BINARY, MODPROBE, UNIT, UNIT_ENABLED},
 };
 use crate::{

@@ -38,7 +38,10 @@ fn locked(name: &str, version: &str) -> LockedPackage {
 }
 
 fn lock(packages: &[(&str, &str)]) -> Lock {
-    Lock { packages: packages.iter().map(|(name, version)| locked(name, version)).collect(), ..Lock::default() }
+    Lock {
+        packages: packages.iter().map(|(name, version)| locked(name, version)).collect(),
+        ..Lock::default()
+    }
 }
 
 fn host(packages: impl IntoIterator<Item = Package>) -> Model {
@@ -68,7 +71,8 @@ fn steps(plan: &Plan) -> Vec<String> {
 fn packages_go_each_its_way() {
     let mut broken = there("broken", "1");
     (broken.state, broken.reinstall) = (State::HalfInstalled, true);
-    let mut model = host([there("up", "1.9"), there("down", "1.10"), there("same", "1"), there("mine", "1"), broken]);
+    let mut model =
+        host([there("up", "1.9"), there("down", "1.10"), there("same", "1"), there("mine", "1"), broken]);
     let wanted = lock(&[("broken", "1"), ("down", "1.9"), ("new", "1"), ("same", "1"), ("up", "1.10")]);
     let plan = model.run(&profile(""), &wanted, None).unwrap();
     assert_eq!(

@@ -218,7 +218,8 @@ impl Model {
             Step::InstallPackages { changes, remove, .. } => {
                 let packages = self.state.packages.get_or_insert_default();
                 for change in changes {
-                    let (name, architecture) = change.package.split_once(':').unwrap_or((&change.package, "amd64"));
+                    let (name, architecture) =
+                        change.package.split_once(':').unwrap_or((&change.package, "amd64"));
                     let key = (name.to_owned(), architecture.to_owned());
                     let want = packages.known.get(&key).map_or(dpkg::Want::Install, |package| package.want);
                     let text = format!(

@@ -72,7 +72,7 @@ fn debian(keys: &Keys, main: Vec<Package>, security: Vec<Package>) -> (Archive, 
     (debian, updates)
 }
 
-fn packages(drivers: &[&str], kernels: &[&str]) -> Vec<Package> {
+pub(super) fn packages(drivers: &[&str], kernels: &[&str]) -> Vec<Package> {
     let mut all: Vec<Package> = drivers.iter().flat_map(|version| driver(version)).collect();
     all.extend(kernels.iter().flat_map(|version| kernel(version)));
     all.push(Package::new("dkms", "3.0"));
@@ -88,16 +88,16 @@ fn lock_in<'a>(store: &'a TempDir, arguments: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// A directory with a profile `gpu` and made archives.
-struct Made {
-    place: Place,
+pub(super) struct Made {
+    pub(super) place: Place,
     store: TempDir,
     keys: Keys,
-    debian: Server,
+    pub(super) debian: Server,
     security: Server,
 }
 
 impl Made {
-    async fn new(images: &str, main: Vec<Package>, security: Vec<Package>) -> Self {
+    pub(super) async fn new(images: &str, main: Vec<Package>, security: Vec<Package>) -> Self {
         let keys = Keys::with(SIGNER);
         let (debian, updates) = debian(&keys, main, security);
         let made = Self {
@@ -120,7 +120,7 @@ impl Made {
         made
     }
 
-    fn mirrors(&self, debian: &str, security: &str) {
+    pub(super) fn mirrors(&self, debian: &str, security: &str) {
         let key = self.place.at("home/archive.asc");
         let one = |name: &str, url: &str| {
             format!("[archive.{name}]\nmirrors = [\"{url}\"]\nkeyring = \"{}\"\n", key.display())
@@ -139,7 +139,7 @@ impl Made {
     }
 
     /// `lock gpu` with these arguments.
-    fn run(&self, arguments: &[&str]) -> Ran {
+    pub(super) fn run(&self, arguments: &[&str]) -> Ran {
         self.place.run(lock_in(&self.store, &[&["gpu"], arguments].concat()))
     }
 
@@ -148,7 +148,7 @@ impl Made {
         self.place.refuses(lock_in(&self.store, &[&["gpu"], arguments].concat()), code, says, hint);
     }
 
-    fn lock(&self) -> Lock {
+    pub(super) fn lock(&self) -> Lock {
         lock::parse("gpu.lock", &self.place.text("profiles/gpu.lock")).unwrap()
     }
 

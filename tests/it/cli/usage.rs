@@ -47,7 +47,6 @@ fn verbs_of_later_parts_say_so() {
         (&["verify", "/dev/null"], "verify"),
         (&["fleet"], "fleet"),
         (&["fleet", "roll", "p", "--hosts", "a,b"], "fleet"),
-        (&["toolkit", "install"], "toolkit install"),
         (&["doctor", "p", "--watch"], "--watch"),
         (&["doctor", "p", "--record", "x"], "--record"),
         (&["doctor", "p", "--facts", "x"], "--facts"),

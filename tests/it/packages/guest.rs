@@ -41,9 +41,8 @@ static BASE: LazyLock<PathBuf> = LazyLock::new(|| {
     fs::create_dir_all(&base).unwrap();
     let (main, security) = crate::apt::oracle::mirrors();
     let keyring = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]";
-    let sources = format!(
-        "deb {keyring} {main} bookworm main\ndeb {keyring} {security} bookworm-security main\n"
-    );
+    let sources =
+        format!("deb {keyring} {main} bookworm main\ndeb {keyring} {security} bookworm-security main\n");
     fs::write(base.join("sources.list"), sources).unwrap();
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--variant=apt", "--mode=root", "--architectures=amd64"]);
@@ -80,7 +79,8 @@ pub(crate) struct Guest {
 
 impl Guest {
     pub(crate) fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("guest-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let folder =
+            tempfile::Builder::new().prefix("guest-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let copied =
             Command::new("cp").arg("-a").arg(&*BASE).arg(folder.path().join("root")).status().unwrap();
         assert!(copied.success());
@@ -153,13 +153,9 @@ impl Guest {
             date: "2026-11-21T09:15:00Z".to_owned(),
             signed_by: vec!["0123456789ABCDEF0123456789ABCDEF01234567".to_owned()],
         };
-        let repository =
-            LockedRepository { snapshot: None, suites: [("bookworm".to_owned(), suite)].into() };
-        let lock = Lock {
-            repositories: [("test".to_owned(), repository)].into(),
-            packages,
-            ..Lock::default()
-        };
+        let repository = LockedRepository { snapshot: None, suites: [("bookworm".to_owned(), suite)].into() };
+        let lock =
+            Lock { repositories: [("test".to_owned(), repository)].into(), packages, ..Lock::default() };
         let profile = format!(
             "schema = 1\n[host]\ndistribution = \"debian\"\nrelease = \"bookworm\"\narchitecture = \"amd64\"\n{}\n\
              [driver]\nflavor = \"none\"\n[container]\nengine = \"docker\"\ngpu-access = \"none\"\n",
@@ -186,7 +182,8 @@ impl Guest {
         let root = Root::open(&self.at("/")).unwrap();
         let inputs = plan::Inputs::of(&pinned, bundle.digest()).allowing(&self.allow);
         let secrets = SecretValues::new();
-        let state = runtime().block_on(provision::observe(&root, &inputs, &secrets, &self.options())).unwrap();
+        let state =
+            runtime().block_on(provision::observe(&root, &inputs, &secrets, &self.options())).unwrap();
         plan::make(&inputs, &state, Goal::Provision).unwrap()
     }
 
@@ -195,7 +192,12 @@ impl Guest {
     }
 
     /// One run; it and all it started are killed after `limit`.
-    pub(crate) fn run(&self, bundle: &Bundle, goal: Goal, limit: Option<Duration>) -> Result<(Plan, Outcome)> {
+    pub(crate) fn run(
+        &self,
+        bundle: &Bundle,
+        goal: Goal,
+        limit: Option<Duration>,
+    ) -> Result<(Plan, Outcome)> {
         let root = Root::open(&self.at("/")).unwrap();
         let held = provision::hold(&root, "test")?;
         let pinned = bundle.open()?;
@@ -225,9 +227,9 @@ impl Guest {
         };
         runtime().block_on(async {
             match limit {
-                Some(limit) => tokio::time::timeout(limit, work)
-                    .await
-                    .unwrap_or_else(|_| Err(Error::failed("killed"))),
+                Some(limit) => {
+                    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(Error::failed("killed")))
+                }
                 None => work.await,
             }
         })

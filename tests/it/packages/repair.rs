@@ -55,9 +55,7 @@ fn killed_anywhere_it_converges() {
         let script = "#!/bin/sh\nsleep 0.1\n";
         Package::new(name, version).script("postinst", script).script("prerm", script)
     };
-    let set = |version: &str| {
-        ["bp-a", "bp-b", "bp-c"].map(|name| slow(name, version)).to_vec()
-    };
+    let set = |version: &str| ["bp-a", "bp-b", "bp-c"].map(|name| slow(name, version)).to_vec();
     let mut wait = 150;
     for version in ["1", "2", "1"] {
         let packages = set(version);

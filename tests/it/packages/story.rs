@@ -45,8 +45,11 @@ fn packages_come_go_up_and_down_and_back() {
     assert_eq!(guest.text("/etc/bp-engine.conf"), "by hand\n");
     assert_eq!(guest.text("/etc/bp-engine.conf.dpkg-dist"), "of 2.0\n");
     assert!(
-        outcome.warnings.iter().any(|warning| warning.contains("`/etc/bp-engine.conf` of package `bp-engine`")
-            && warning.contains("/etc/bp-engine.conf.dpkg-dist")),
+        outcome
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("`/etc/bp-engine.conf` of package `bp-engine`")
+                && warning.contains("/etc/bp-engine.conf.dpkg-dist")),
         "{:?}",
         outcome.warnings
     );
