@@ -11,7 +11,7 @@
 //! | [`fleet`] | hosts reached over SSH |
 //! | [`oci`], [`apt`], [`docker`], [`gpu`] | adaptors: registries, Debian archives, the container engine, NVML |
 //! | [`store`], [`system`] | content-addressed files; files, processes, clock, network |
-//! | [`error`], [`digest`], [`reference`], [`progress`] | the foundation, used by all |
+//! | [`error`], [`digest`], [`reference`], [`version`], [`progress`] | the foundation, used by all |
 //!
 //! Imports point down only: `cli` → features → pure modules, features → adaptors → `system`;
 //! adaptors never import features, pure modules or one another. `tests/it/imports.rs` enforces it.
@@ -20,6 +20,7 @@ pub mod digest;
 pub mod error;
 pub mod progress;
 pub mod reference;
+pub mod version;
 
 pub mod cli;
 pub mod ui;

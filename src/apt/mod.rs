@@ -3,7 +3,7 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | `archive` | from an archive's address to a verified [`Catalog`] |
+//! | [`archive`] | from an archive's address to a verified [`Catalog`] |
 //! | `release`, `signature` | release files, and whether they are to be trusted |
 //! | [`transport`] | one file from a mirror |
 //! | `control`, `index` | stanzas of fields; one index, and the form it is kept in |
@@ -11,8 +11,10 @@
 //! | [`version`], [`relation`] | Debian's version order; fields such as `Depends` |
 //! | [`closure`] | from names to everything that they need; `explain`: why there is no such closure |
 //! | [`download`] | packages by digest into the store |
+//! | [`sources`] | the machine's own configuration of apt: which mirrors it uses |
 //! | [`deb`] | the packages themselves: facts of a `.deb`, hostile ones refused |
 
+pub mod archive;
 mod catalog;
 pub mod closure;
 mod control;
@@ -23,8 +25,11 @@ mod failure;
 mod index;
 pub mod relation;
 mod release;
+mod remote;
 mod signature;
+pub mod sources;
 pub mod transport;
-pub mod version;
 
 pub use catalog::{Catalog, MultiArch, PackageId, Record};
+
+pub use crate::version;

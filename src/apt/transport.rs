@@ -14,7 +14,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use reqwest::{
-    Client, Response, StatusCode,
+    Client, NoProxy, Proxy, Response, StatusCode,
     header::{
         CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
         LAST_MODIFIED, LOCATION, RANGE,
@@ -23,7 +23,10 @@ use reqwest::{
 };
 use url::Url;
 
-use super::failure::{self, Again, Failure, Why};
+use super::{
+    failure::{self, Again, Failure, Why},
+    sources::Proxies,
+};
 use crate::{
     error::{Doing, Error, Result},
     system::files,
@@ -43,6 +46,8 @@ const SLOWEST: u64 = 16 << 10;
 pub struct Settings {
     /// PEM files of authorities trusted besides the system's, by host (with port) of the address.
     pub authorities: BTreeMap<String, PathBuf>,
+    /// Proxies for all hosts but this machine and those of `no_proxy`; where none is given, the environment's.
+    pub proxies: Proxies,
     /// How often a request is made again after 429, 5xx or a lost connection.
     pub retries: u32,
     /// Wait before the first retry; doubles each time.
@@ -63,6 +68,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             authorities: BTreeMap::new(),
+            proxies: Proxies::default(),
             retries: 3,
             backoff: Duration::from_millis(500),
             longest_wait: Duration::from_mins(1),
@@ -353,6 +359,16 @@ impl Transport {
             .redirect(Policy::none());
         if sort.loopback {
             builder = builder.no_proxy();
+        } else {
+            let Proxies { http, https } = &self.settings.proxies;
+            let proxies = [
+                http.as_ref().map(|url| Proxy::http(url.clone())),
+                https.as_ref().map(|url| Proxy::https(url.clone())),
+            ];
+            for proxy in proxies.into_iter().flatten() {
+                let proxy = proxy.doing(|| format!("preparing connections to `{host}`"))?;
+                builder = builder.proxy(proxy.no_proxy(NoProxy::from_env()));
+            }
         }
         if !tls {
             builder = builder.tls_certs_only([]);

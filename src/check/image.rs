@@ -80,7 +80,7 @@ pub(super) fn present(subject: &Subject<'_>, facts: &Facts) -> Verdict {
             ),
             Ok(None) if wanted.layout => tally.bad(
                 format!("image `{name}` comes from the layout `{}` and is not on the host", wanted.reference),
-                format!("push it to a registry, name that reference in `[images]` `{name}`, then `bedplate lock` and `bedplate provision`"),
+                "take it along from where the layout is: `bedplate provision --host USER@NAME --carry`",
             ),
             Ok(None) => tally.bad(
                 format!("image `{name}` (`{}`) is not pulled", wanted.pull),

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     version,
     about,
     long_about = "Makes a GPU host reproducible.\n\n\
-        A profile says what a host should be. `lock` pins every image it names to a digest; `provision` brings a \
+        A profile says what a host should be. `lock` pins every image and package to a digest; `provision` brings a \
         host there; `doctor`, `toolkit verify` and `runtime prepare` prove it works, layer by layer; `up` starts a \
         deployment only on that proof.",
     after_help = "Start with `bedplate init NAME --engine vllm --model ID`, or from a file you have: \
@@ -66,10 +66,10 @@ pub enum FormatArg {
 pub enum Verb {
     /// Write a profile and a deployment to start from
     Init(Init),
-    /// Pin every image of a profile to a digest, and write the lock
+    /// Pin every image and package of a profile to a digest, and write the lock
     #[command(
         after_help = "Exit code 4: with --check, the lock does not match its inputs, or something has moved. \
-        Exit code 3: an image cannot run on the profile's driver or GPUs."
+        Exit code 3: an image cannot run on the profile's driver or GPUs, or the driver does not build for the kernel."
     )]
     Lock(Lock),
     /// Build a host image from a lock
@@ -126,7 +126,7 @@ pub enum Verb {
     Boot,
     /// The far end of `provision --host`
     #[command(hide = true)]
-    Receive,
+    Receive(Receive),
 }
 
 /// `init`.
@@ -177,16 +177,16 @@ pub struct Lock {
     /// Ask for everything again
     #[arg(long)]
     pub update_all: bool,
-    /// Ask again for these: `image:NAME`; without a value, for all images
+    /// Ask again for these: `image:NAME`, `package:NAME`; without a value, for all images
     #[arg(long, value_name = "WHAT", num_args = 0..=1, default_missing_value = "image:*", conflicts_with = "update_all")]
     pub update: Vec<String>,
     /// Show what changes
     #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, default_missing_value = "text")]
     pub diff: Option<DiffArg>,
-    /// Say why a package is in the lock
-    #[arg(long, value_name = "PACKAGE")]
+    /// Say why a package is in the lock, from the lock alone
+    #[arg(long, value_name = "PACKAGE", conflicts_with_all = ["check", "update", "update_all", "diff", "mirror"])]
     pub why: Option<String>,
-    /// Mirror of the distribution's archive
+    /// Mirror of the distribution's archive, asked first
     #[arg(long, value_name = "URL")]
     pub mirror: Option<String>,
 }
@@ -202,10 +202,18 @@ pub enum DiffArg {
     Json,
 }
 
+/// `receive`.
+#[derive(Debug, Args)]
+pub struct Receive {
+    /// Say what this host lacks of what the request's lock names
+    #[arg(long)]
+    pub lacks: bool,
+}
+
 /// `provision`.
 #[derive(Debug, Args)]
 pub struct Provision {
-    /// Profile: a path, or a name in `profiles/` [default: the only one there is]
+    /// Profile: a path, or a name in `profiles/`; or a bundle [default: the only profile there is]
     pub profile: Option<String>,
     /// Print the plan as a diff, and change nothing
     #[arg(long)]
@@ -216,9 +224,15 @@ pub struct Provision {
     /// Provision that host over OpenSSH, with your SSH configuration
     #[arg(long, value_name = "USER@NAME")]
     pub host: Option<String>,
+    /// Take packages and images along from here, fetched where they are missing: the host needs no network
+    #[arg(long, requires = "host")]
+    pub carry: bool,
     /// Reboot when one is needed, and go on after it
     #[arg(long)]
     pub reboot: bool,
+    /// Let this package go back, although an older version of it may leave the host unable to start
+    #[arg(long, value_name = "PACKAGE")]
+    pub allow: Vec<String>,
     /// Leave the checks out
     #[arg(long, hide = true)]
     pub no_check: bool,
@@ -249,7 +263,21 @@ pub enum Toolkit {
     /// Check GPU access of containers
     Verify(ToolkitVerify),
     /// Install container engine and toolkit from the lock
-    Install(Later),
+    ///
+    /// Brings the packages of the container engine and of GPU access, and what they depend on, to their locked versions,
+    /// and merges the profile's keys into Docker's configuration. Nothing else of the profile is touched, nothing is held
+    /// or removed, and no generation is made: a later `bedplate provision` takes what is there as it finds it.
+    Install(ToolkitInstall),
+}
+
+/// `toolkit install`.
+#[derive(Debug, Args)]
+pub struct ToolkitInstall {
+    /// Profile: a path, or a name in `profiles/` [default: the only one there is, or the current generation's]
+    pub profile: Option<String>,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `toolkit verify`.
@@ -380,9 +408,16 @@ pub enum Generations {
     Switch {
         /// Its number
         number: u64,
+        /// Let this package go back, although an older version of it may leave the host unable to start
+        #[arg(long, value_name = "PACKAGE")]
+        allow: Vec<String>,
     },
     /// Go back to the one before the current, without a network
-    Rollback,
+    Rollback {
+        /// Let this package go back, although an older version of it may leave the host unable to start
+        #[arg(long, value_name = "PACKAGE")]
+        allow: Vec<String>,
+    },
     /// Remove old ones; the current one and the one before it stay
     Gc {
         /// How many to keep besides the current one

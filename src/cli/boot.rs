@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Context, provision, registries, report, subject, up};
+use super::{Context, carry, provision, registries, report, subject, up};
 use crate::{
     deploy::{self, Paths, state, state::WantedState},
     error::{Error, Result},
@@ -98,5 +98,5 @@ async fn first_boot(
     let bundle = subject::bundle(root, generation.about.number)?;
     let options = Options { no_check: true, ..Options::default() };
     let frame = Frame { registries: registries::logins(context, &pinned.lock).await?, ..Frame::default() };
-    provision::here(context, root, &bundle, pinned, frame, &options).await.map(drop)
+    provision::here(context, root, &bundle, pinned, frame, &options, &carry::places(context)).await.map(drop)
 }

@@ -18,15 +18,20 @@ use crate::{
 pub struct Config {
     /// Registries, by host (and port).
     pub registry: BTreeMap<String, Registry>,
+    /// Archives of packages, by name: `debian`, `debian-security`, `ubuntu`, `ubuntu-security`, or a repository of a
+    /// profile.
+    pub archive: BTreeMap<String, Archive>,
+    /// The directory of apt's configuration, which says where the distribution's archives are.
+    pub apt_directory: Option<PathBuf>,
     /// The container engine's socket.
     pub docker_socket: Option<String>,
     /// Address of the model hub.
     pub hub: Option<String>,
     /// Path of NVIDIA's management library, where it is not on the loader's path.
     pub nvml: Option<PathBuf>,
-    /// How long a registry may stay silent, in seconds: connecting, answering, and within an answer.
+    /// How long a registry or a mirror may stay silent, in seconds: connecting, answering, and within an answer.
     pub timeout_seconds: Option<u64>,
-    /// How often a registry is asked again after 429, 5xx or a lost connection.
+    /// How often a registry or a mirror is asked again after 429, 5xx or a lost connection.
     pub retries: Option<u32>,
 }
 
@@ -40,6 +45,20 @@ pub struct Registry {
     pub ca: Option<PathBuf>,
     /// Whether the registry is spoken to without TLS.
     pub plain_http: bool,
+}
+
+/// `[archive.NAME]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Archive {
+    /// Base addresses of mirrors, tried in order.
+    pub mirrors: Vec<String>,
+    /// A PEM file of certificate authorities trusted besides the system's, for the addresses here.
+    pub ca: Option<PathBuf>,
+    /// The base address of snapshots, with `@SNAPSHOTID@` where the time belongs.
+    pub snapshot: Option<String>,
+    /// The keyring of the distribution's archive, where it is not the one of its own package.
+    pub keyring: Option<PathBuf>,
 }
 
 /// Size limit of a configuration file, in bytes.
@@ -82,6 +101,8 @@ impl Config {
 
     fn merge(&mut self, over: Self) {
         self.registry.extend(over.registry);
+        self.archive.extend(over.archive);
+        self.apt_directory = over.apt_directory.or(self.apt_directory.take());
         self.docker_socket = over.docker_socket.or(self.docker_socket.take());
         self.hub = over.hub.or(self.hub.take());
         self.nvml = over.nvml.or(self.nvml.take());

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{Context, args, provision as verb, subject};
+use super::{Context, args, carry, provision as verb, subject, supply::Supply};
 use crate::{
     error::{Error, Result},
     fleet::wire,
     host::{
         generations::{Generations, gc},
-        layout,
         provision::{self, Options},
         secrets::SecretValues,
     },
     plan::{self, Goal, Inputs},
-    system::files::Root,
+    store::Store,
+    system::files::{self, Root},
     ui::{Format, exit, table::table, text},
 };
 
@@ -26,10 +26,10 @@ pub fn run(context: &Context, verb: &args::Generations) -> Result<u8> {
     match verb {
         args::Generations::List => list(context, &root).map(|()| exit::DONE),
         args::Generations::Diff { a, b } => diff(context, &root, *a, *b).map(|()| exit::DONE),
-        args::Generations::Switch { number } => context.run(switch(context, &root, *number)),
-        args::Generations::Rollback => {
+        args::Generations::Switch { number, allow } => context.run(switch(context, &root, *number, allow)),
+        args::Generations::Rollback { allow } => {
             let number = provision::previous(&root)?;
-            context.run(switch(context, &root, number))
+            context.run(switch(context, &root, number, allow))
         }
         args::Generations::Gc { keep } => context.run(collect(context, &root, *keep)).map(|()| exit::DONE),
     }
@@ -85,13 +85,14 @@ fn diff(context: &Context, root: &Root, a: u64, b: u64) -> Result<()> {
 }
 
 /// Goes to another generation from what the host has: no network, no operator.
-async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> {
+async fn switch(context: &Context, root: &Arc<Root>, number: u64, allow: &[String]) -> Result<u8> {
     let held = provision::hold(root, "generations switch")?;
     let bundle = provision::switch_to(root, number)?;
     let pinned = bundle.open()?;
-    let inputs = Inputs::of(&pinned, bundle.digest());
+    let inputs = Inputs::of(&pinned, bundle.digest()).allowing(allow);
     let look = Options {
-        docker_socket: subject::docker_socket(context).unwrap_or_else(|| layout::DOCKER_SOCKET.to_owned()),
+        docker_socket: carry::docker_socket(context),
+        content: carry::places(context),
         ..Options::default()
     };
     let none = SecretValues::new();
@@ -104,6 +105,7 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> 
         return verb::finish(context, &plan, 0, Some(found), None, &wire::Options::default()).await;
     }
     let progress = context.ui.progress();
+    let supply = Supply::offline(context);
     let outcome = provision::apply(
         &plan,
         &provision::Context {
@@ -113,7 +115,9 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> 
             bundle: &bundle,
             secrets: &none,
             registries: &std::collections::BTreeMap::new(),
+            supply: supply.of(context),
             docker_socket: &look.docker_socket,
+            content: &look.content,
             program: look.program.clone(),
             progress: progress.as_ref(),
         },
@@ -134,7 +138,7 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64) -> Result<u8> 
 
 async fn collect(context: &Context, root: &Root, keep: u64) -> Result<()> {
     let held = provision::hold(root, "generations gc")?;
-    let socket = subject::docker_socket(context).unwrap_or_else(|| layout::DOCKER_SOCKET.to_owned());
+    let socket = carry::docker_socket(context);
     let docker = crate::docker::Docker::connect(&socket).await;
     let docker = match docker {
         Ok(docker) => Some(docker),
@@ -143,19 +147,22 @@ async fn collect(context: &Context, root: &Root, keep: u64) -> Result<()> {
             None
         }
     };
-    let removed = gc(root, usize::try_from(keep).unwrap_or(usize::MAX), docker.as_ref()).await?;
+    let store = if files::is_dir(&context.store) { Some(Store::open(&context.store)?) } else { None };
+    let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+    let removed = gc(root, keep, docker.as_ref(), store.as_ref()).await?;
     drop(held);
     if context.ui.format == Format::Json {
         return context.ui.json(&serde_json::json!({
             "schema": 1, "generations": removed.generations, "tags": removed.tags,
-            "credentials": removed.credentials,
+            "credentials": removed.credentials, "packages": removed.packages,
         }));
     }
     context.ui.say(&format!(
-        "removed {}, {} and {}",
+        "removed {}, {}, {} and {}",
         text::count(removed.generations.len(), "generation"),
         text::count(removed.tags.len(), "image tag"),
-        text::count(removed.credentials.len(), "stored secret")
+        text::count(removed.credentials.len(), "stored secret"),
+        text::count(removed.packages, "stored package")
     ));
     Ok(())
 }

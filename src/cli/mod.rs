@@ -1,8 +1,10 @@
 //! The command line: one file a verb, each flags → request → call → render.
 
+pub mod archives;
 pub mod args;
 mod boot;
 mod bundle;
+mod carry;
 mod completions;
 mod config;
 mod context;
@@ -23,6 +25,7 @@ mod report;
 mod runtime;
 mod secret;
 mod subject;
+mod supply;
 mod toolkit;
 mod up;
 
@@ -81,7 +84,7 @@ fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
                 | Verb::Runtime(_)
                 | Verb::Provision(_)
                 | Verb::Up(_)
-                | Verb::Receive
+                | Verb::Receive(_)
         )
     {
         return Err(Error::usage("`--format junit` is for checks").hint("use `--format json`"));
@@ -93,10 +96,7 @@ fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
         Verb::Provision(args) => provision::run(context, &args),
         Verb::Doctor(args) => doctor::run(context, &args),
         Verb::Toolkit(Toolkit::Verify(args)) => toolkit::verify(context, &args),
-        Verb::Toolkit(Toolkit::Install(_)) => later::refuse(
-            "toolkit install",
-            "install `docker.io` and the container toolkit by hand; `bedplate toolkit verify` checks them",
-        ),
+        Verb::Toolkit(Toolkit::Install(args)) => toolkit::install(context, &args),
         Verb::Runtime(args::Runtime::Prepare(args)) => runtime::prepare(context, &args),
         Verb::Up(args) => up::run(context, &args),
         Verb::Status(args) => deployments::status(context, &args),
@@ -113,7 +113,7 @@ fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
         Verb::Completions(args) => completions::completions(context, &args).map(done),
         Verb::Man(args) => completions::man(context, &args).map(done),
         Verb::Boot => boot::run(context),
-        Verb::Receive => receive::run(context),
+        Verb::Receive(args) => receive::run(context, &args),
         Verb::Build(_) => later::refuse(
             "build",
             "provision a host made by your distribution's installer: `bedplate provision`",

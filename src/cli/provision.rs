@@ -2,7 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{Context, args, gate, inputs, inputs::Sources, registries, report, subject, subject::Held};
+use super::{
+    Context, args, carry, carry::Given, gate, inputs, inputs::Sources, registries, report, subject,
+    subject::Held, supply::Supply,
+};
 use crate::{
     check::{
         report::{Layer, Report},
@@ -11,8 +14,8 @@ use crate::{
     error::{Error, Result},
     fleet::{ssh, wire},
     host::{
+        content::{Content, Places},
         generations::Generations,
-        layout,
         provision::{self, Options},
         secrets::{self, Frame},
     },
@@ -28,15 +31,33 @@ pub fn run(context: &Context, args: &args::Provision) -> Result<u8> {
         return Err(Error::usage("`--format junit` is for checks, and there are none to report")
             .hint("use `--format json`"));
     }
-    let options = wire::Options { dry_run: args.dry_run, reboot: args.reboot, no_check: args.no_check };
+    let mut options = wire::Options {
+        dry_run: args.dry_run,
+        reboot: args.reboot,
+        no_check: args.no_check,
+        allow: args.allow.clone(),
+        carries: wire::Carries::default(),
+    };
     if args.profile.is_none() && args.root.is_none() && args.host.is_none() && !Sources::any(context)? {
         return again(context, &options);
     }
-    let sources = Sources::read(context, args.profile.as_deref())?;
-    let (bundle, pinned) = sources.pinned(context)?;
+    let mut given = Given::find(context, args.profile.as_deref())?;
     if let Some(destination) = &args.host {
-        let frame = context.run(frame(context, &pinned, sources.directory()))?;
-        return context.run(remote(context, destination, wire::Request { options, bundle, frame }));
+        if args.carry {
+            let all = wire::Carries { packages: true, images: true };
+            if args.dry_run {
+                options.carries = all;
+            } else {
+                carry::gather(context, &given.pinned, &given.directory, all, &mut given.content)?;
+            }
+        }
+        if args.dry_run && !args.carry {
+            options.carries = given.carries();
+        }
+        let frame = context.run(frame(context, &given.pinned, &given.directory))?;
+        let Given { bundle, content, .. } = given;
+        let request = wire::Request { options, bundle, frame, content: 0 };
+        return context.run(remote(context, destination, request, content));
     }
     let root = Arc::new(if let Some(directory) = &args.root {
         let tree = Root::open(&context.path(directory))?;
@@ -49,13 +70,14 @@ pub fn run(context: &Context, args: &args::Provision) -> Result<u8> {
         refuse_unprivileged(args.dry_run)?;
         Root::open(Path::new("/"))?
     });
+    let places = given.put(context, &root, args.dry_run)?;
     context.run(async {
         let frame = if root.is_host() {
-            frame(context, &pinned, sources.directory()).await?
+            frame(context, &given.pinned, &given.directory).await?
         } else {
             Frame::default()
         };
-        here(context, &root, &bundle, &pinned, frame, &options).await
+        here(context, &root, &given.bundle, &given.pinned, frame, &options, &places).await
     })
 }
 
@@ -67,10 +89,11 @@ fn again(context: &Context, options: &wire::Options) -> Result<u8> {
             .hint("name a profile: `bedplate provision PROFILE`"));
     };
     let bundle = subject::bundle(&root, generation.about.number)?;
-    context.run(here(context, &root, &bundle, &pinned, Frame::default(), options))
+    let places = carry::places(context);
+    context.run(here(context, &root, &bundle, &pinned, Frame::default(), options, &places))
 }
 
-fn refuse_unprivileged(dry_run: bool) -> Result<()> {
+pub(super) fn refuse_unprivileged(dry_run: bool) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
@@ -92,7 +115,7 @@ async fn frame(context: &Context, pinned: &Pinned, directory: &Path) -> Result<F
     Ok(Frame { secrets: resolved.values, registries: registries::logins(context, &pinned.lock).await? })
 }
 
-/// Provisions the host or tree beneath `root`, then checks it.
+/// Provisions the host or tree beneath `root`, then checks it. `places`: where content is looked for.
 pub async fn here(
     context: &Context,
     root: &Arc<Root>,
@@ -100,14 +123,16 @@ pub async fn here(
     pinned: &Pinned,
     mut frame: Frame,
     options: &wire::Options,
+    places: &Places,
 ) -> Result<u8> {
     inputs::refuse_stale(pinned, &pinned.name)?;
-    let inputs = Inputs::of(pinned, bundle.digest());
+    let inputs = Inputs::of(pinned, bundle.digest()).allowing(&options.allow);
     if root.is_host() {
         secrets::add_from_host(root, &pinned.profile, &mut frame.secrets)?;
     }
     let look = Options {
-        docker_socket: subject::docker_socket(context).unwrap_or_else(|| layout::DOCKER_SOCKET.to_owned()),
+        docker_socket: carry::docker_socket(context),
+        content: places.clone(),
         ..Options::default()
     };
     let seen = async || {
@@ -131,6 +156,7 @@ pub async fn here(
     let mut reboot = None;
     if plan.is_empty() {
         provision::refuse_held(root)?;
+        reboot.clone_from(&plan.reboot);
         if context.ui.format == Format::Text {
             context.ui.data("nothing to do\n")?;
         }
@@ -143,6 +169,7 @@ pub async fn here(
             context.ui.say(&format!("going on where an interrupted run stopped: {left}"));
         }
         let progress = context.ui.progress();
+        let supply = Supply::new(context, &pinned.profile)?;
         let outcome = provision::apply(
             &plan,
             &provision::Context {
@@ -152,7 +179,9 @@ pub async fn here(
                 bundle,
                 secrets: &frame.secrets,
                 registries: &frame.registries,
+                supply: supply.of(context),
                 docker_socket: &look.docker_socket,
+                content: &look.content,
                 program: look.program.clone(),
                 progress: progress.as_ref(),
             },
@@ -161,6 +190,7 @@ pub async fn here(
         for warning in &outcome.warnings {
             context.ui.warn(warning);
         }
+        say_unlocked(context, &plan);
         for waits in plan.deferred.iter().map(|deferred| format!("{}: {}", deferred.what, deferred.why)) {
             context.ui.say(&format!("waits: {waits}"));
         }
@@ -263,6 +293,7 @@ fn print_plan(context: &Context, plan: &Plan, deployments: &[String]) -> Result<
     }
     let lines: String = deployments.iter().chain(&plan.lines()).map(|line| format!("{line}\n")).collect();
     context.ui.data(&lines)?;
+    say_unlocked(context, plan);
     if let Some(why) = &plan.reboot {
         context.ui.say(&format!("a reboot would be needed: {why}"));
     }
@@ -274,8 +305,24 @@ fn print_plan(context: &Context, plan: &Plan, deployments: &[String]) -> Result<
     Ok(())
 }
 
-/// Provisions a host over SSH: the binary and the bundle go there, secrets on standard input.
-async fn remote(context: &Context, destination: &str, request: wire::Request) -> Result<u8> {
+/// Packages that the lock leaves alone: a count, and their names with `-v`.
+fn say_unlocked(context: &Context, plan: &Plan) {
+    if plan.unlocked.is_empty() {
+        return;
+    }
+    let names =
+        if context.ui.verbose > 0 { format!(": {}", plan.unlocked.join(", ")) } else { String::new() };
+    let count = text::count(plan.unlocked.len(), "package");
+    context.ui.say(&format!("{count} of the host not in the lock, left alone{names}"));
+}
+
+/// Provisions a host over SSH: the binary and the bundle go there, secrets and content on standard input.
+async fn remote(
+    context: &Context,
+    destination: &str,
+    mut request: wire::Request,
+    mut content: Content,
+) -> Result<u8> {
     let control = tempfile::Builder::new()
         .prefix("bedplate-")
         // Short, since a socket's path has at most 107 bytes (unix(7)).
@@ -289,6 +336,15 @@ async fn remote(context: &Context, destination: &str, request: wire::Request) ->
     if installed.copied && !request.options.dry_run {
         context.ui.say(&format!("copied bedplate to {destination}: {}", text::bytes(program.len() as u64)));
     }
+    let dry_run = request.options.dry_run;
+    if !content.is_empty() && !dry_run {
+        let bundle = &request.bundle;
+        carry::leave_out_what_is_there(context, &host, &installed, bundle, &mut content, progress.as_ref())
+            .await?;
+    }
+    // A dry run sends nothing.
+    let sends = !content.is_empty() && !dry_run;
+    request.content = if sends { content.archived() } else { 0 };
     let mut arguments = String::from("receive --remote-progress");
     match context.ui.format {
         Format::Text => {}
@@ -302,11 +358,13 @@ async fn remote(context: &Context, destination: &str, request: wire::Request) ->
         arguments.push_str(" -v");
     }
     let bytes = request.to_bytes()?;
+    let pieces = sends.then(|| carry::pieces(content, progress.clone()));
     let result = host
         .bedplate(
             &installed,
             &arguments,
             &bytes,
+            pieces,
             |out| context.ui.data(out),
             |line| crate::ui::progress::relay(line, progress.as_ref()),
         )

@@ -7,9 +7,11 @@ use std::{
     process::Stdio,
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{Child, Command},
+    process::{Child, ChildStdin, Command},
+    sync::mpsc,
 };
 
 use crate::{
@@ -106,8 +108,8 @@ impl Host {
         let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
     }
 
-    /// Runs the bedplate that was installed there with `arguments` and `input` on its standard input. Its standard output
-    /// goes to `out`, its standard error line by line to `talk`. Returns its exit status.
+    /// Runs the bedplate that was installed there with `arguments` and on its standard input `request`, then what comes
+    /// from `content`: an error there ends its input. Its standard output goes to `out`, its standard error line by line to `talk`. Returns its exit status.
     ///
     /// # Errors
     /// The connection failed or broke; what the host was doing then is in its journal.
@@ -115,7 +117,8 @@ impl Host {
         &self,
         installed: &Installed,
         arguments: &str,
-        input: &[u8],
+        request: &[u8],
+        content: Option<mpsc::Receiver<Result<Bytes>>>,
         out: impl Fn(&str) -> Result<()>,
         talk: impl Fn(&str),
     ) -> Result<u8> {
@@ -144,16 +147,21 @@ impl Host {
         };
         let mut stdin = child.stdin.take();
         let input = async {
-            if let Some(stdin) = &mut stdin {
-                // A far end that ended early says why on its standard error.
-                let _ = stdin.write_all(input).await;
-                let _ = stdin.flush().await;
+            let sent = match &mut stdin {
+                Some(stdin) => send(stdin, request, content).await,
+                None => Ok(()),
+            };
+            if sent.is_err() {
+                // What it got is cut short: it says so, and ends.
+                drop(stdin.take());
             }
+            sent
         };
-        let (output, (), ()) = tokio::join!(output, talk, input);
+        let (output, (), sent) = tokio::join!(output, talk, input);
         let status = child.wait().await.doing(|| "waiting for `ssh` failed")?;
         // Open until here: its end tells the far end that nobody waits for it any more.
         drop(stdin);
+        sent?;
         output?;
         match status.code() {
             Some(255) | None => Err(Error::failed(format!("the connection to `{}` broke", self.destination))
@@ -228,6 +236,27 @@ fn control_path(control: &Path, destination: &str) -> Option<String> {
     let path = format!("{}/{}", control.to_str()?, name.get(..12)?);
     let odd = |c: char| matches!(c, '"' | '\\' | '$') || c.is_control();
     (path.len() <= LONGEST && !path.contains(odd)).then(|| format!("\"{}\"", path.replace('%', "%%")))
+}
+
+/// Sends a request and its content. Errors are those of the content: a far end that ended early says why on its standard
+/// error.
+async fn send(
+    stdin: &mut ChildStdin,
+    request: &[u8],
+    content: Option<mpsc::Receiver<Result<Bytes>>>,
+) -> Result<()> {
+    if stdin.write_all(request).await.is_err() {
+        return Ok(());
+    }
+    if let Some(mut content) = content {
+        while let Some(piece) = content.recv().await {
+            if stdin.write_all(&piece?).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    let _ = stdin.flush().await;
+    Ok(())
 }
 
 async fn feed(child: &mut Child, content: &[u8]) -> Result<()> {

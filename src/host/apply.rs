@@ -6,7 +6,9 @@ use std::{
 };
 
 use super::{
+    content::{self, Places},
     generations::{self, Journal, Ready},
+    packages::{self, Supply},
     steps,
 };
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
     error::{Doing as _, Error, Result},
     host::{layout, secrets::SecretValues},
     lock::bundle::{Bundle, Pinned},
-    plan::{Plan, Record, Step},
+    plan::{self, Plan, Record, Step},
     profile::{DriverFlavor, FileContent, GpuAccess},
     progress::{Event, Progress, Unit},
     system::files::{HostLock, Root},
@@ -34,8 +36,12 @@ pub struct Context<'a> {
     pub secrets: &'a SecretValues,
     /// Registry credentials, by registry as references name it.
     pub registries: &'a BTreeMap<String, Credentials>,
+    /// Where packages come from.
+    pub supply: Supply<'a>,
     /// The Docker daemon's socket.
     pub docker_socket: &'a str,
+    /// Where content of images is looked for.
+    pub content: &'a Places,
     /// The program to install.
     pub program: PathBuf,
     /// Who is told.
@@ -63,8 +69,31 @@ pub(super) struct Work<'a> {
     pub(super) docker: Option<Docker>,
     pub(super) record: Record,
     pub(super) outcome: Outcome,
+    /// The plan installs packages.
+    pub(super) installs: bool,
+    /// Packages were installed.
+    pub(super) installed: bool,
     /// Accounts of a tree that could not be made.
     pub(super) unmade: BTreeSet<String>,
+}
+
+impl<'a> Work<'a> {
+    fn new(context: &'a Context<'a>, plan: &Plan) -> Self {
+        Self {
+            context,
+            docker: None,
+            record: plan.record.clone(),
+            outcome: Outcome {
+                generation: plan.generation,
+                warnings: plan.warnings.clone(),
+                reboot: plan.reboot.clone(),
+                ..Outcome::default()
+            },
+            installs: plan.steps.iter().any(|step| matches!(step, Step::InstallPackages { .. })),
+            installed: false,
+            unmade: BTreeSet::new(),
+        }
+    }
 }
 
 /// The task's name in progress events.
@@ -78,21 +107,11 @@ const TASK: &str = "provision";
 pub async fn apply(plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
     plan.refuse()?;
     let root = context.root;
-    let mut work = Work {
-        context,
-        docker: None,
-        record: plan.record.clone(),
-        outcome: Outcome {
-            generation: plan.generation,
-            warnings: plan.warnings.clone(),
-            reboot: plan.reboot.clone(),
-            ..Outcome::default()
-        },
-        unmade: BTreeSet::new(),
-    };
+    let mut work = Work::new(context, plan);
     if plan.is_empty() {
         return Ok(work.outcome);
     }
+    packages::ready(context, plan).await?;
     context.progress.started(TASK, Some(plan.steps.len() as u64), Unit::Items);
     let ready = Ready {
         profile: &context.pinned.name,
@@ -126,9 +145,32 @@ pub async fn apply(plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
         .doing(|| format!("committing generation {}", plan.generation))?;
     said(context, plan, plan.steps.len(), "generation committed");
     Journal::remove(root)?;
+    if root.is_host()
+        && let Some(store) = &context.content.store
+        && let Err(error) = content::drop_images(store, &context.pinned.lock)
+    {
+        // The host is what it should be; only room is wasted.
+        work.outcome.warnings.push(format!("images that are in Docker now stay in the store: {error}"));
+    }
     tracing::debug!("generation {} holds ({:?})", plan.generation, plan.change);
     // The verb says what came of it.
     context.progress.finished(TASK, Some(""));
+    Ok(work.outcome)
+}
+
+/// Carries out the steps of a plan that makes no generation, such as [`plan::toolkit`]'s.
+///
+/// # Errors
+/// As [`apply`].
+pub async fn apply_alone(plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
+    plan.refuse()?;
+    let mut work = Work::new(context, plan);
+    packages::ready(context, plan).await?;
+    for (index, step) in plan.steps.iter().enumerate() {
+        tracing::debug!("{step}");
+        steps::carry_out(&mut work, step).await.map_err(|error| failed(plan, index, step, error))?;
+        work.outcome.changed += 1;
+    }
     Ok(work.outcome)
 }
 
@@ -230,13 +272,29 @@ fn realised(context: &Context, record: &Record, generation: u64) -> serde_json::
         GpuAccess::NvidiaRuntime => "nvidia-runtime",
         GpuAccess::None => "none",
     };
+    let pinned = profile.host.pin_packages && !context.pinned.lock.packages.is_empty();
+    let packages = if pinned {
+        let versions: serde_json::Map<String, serde_json::Value> = context
+            .pinned
+            .lock
+            .packages
+            .iter()
+            .map(|package| {
+                let name = plan::dpkg::key(&package.name, &package.architecture, &profile.host.architecture);
+                (name, json!(package.version))
+            })
+            .collect();
+        json!(versions)
+    } else {
+        json!(profile.host.packages)
+    };
     json!({
         "generation": generation,
         "profile": context.pinned.name,
         "distribution": {"id": profile.host.distribution.id(), "release": profile.host.release},
         "driver": {"flavor": flavor, "version": profile.driver.version},
         "container": {"engine": "docker", "gpu-access": access},
-        "packages": profile.host.packages,
+        "packages": packages,
         "kernel": {"package": profile.kernel.package, "parameters": profile.kernel.parameters},
         "mounts": mounts,
         "files": files,

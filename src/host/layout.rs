@@ -4,6 +4,8 @@ use crate::plan;
 
 /// State that outlives a reboot; 0700.
 pub const STATE: &str = "/var/lib/bedplate";
+/// The content store.
+pub const STORE: &str = "/var/lib/bedplate/store";
 /// Generations, one folder each, by number.
 pub const GENERATIONS: &str = "/var/lib/bedplate/generations";
 /// Link to the current generation.

@@ -4,10 +4,12 @@
 //! [`provision::apply`] it. Checks read [`facts`].
 
 mod apply;
+pub mod content;
 pub mod facts;
 pub mod generations;
 pub mod layout;
 mod observe;
+pub mod packages;
 pub mod provision;
 pub mod secrets;
 mod steps;

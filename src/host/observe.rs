@@ -7,8 +7,10 @@ use std::{
 };
 
 use super::{
+    content::{self, Places},
     generations::{Generations, Journal},
     layout::{BINARY, CREDENTIALS, SECRETS},
+    packages,
     secrets::{self, SecretValues},
 };
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
     lock::Lock,
     plan::{
         self, Account, Accounts, BinaryState, DockerState, Given, Group, HostState, ImageState, Inputs,
-        Known, OwnedKind, PathState, SecretState, Target,
+        Known, OwnedKind, PathState, Running, SecretState, Target,
     },
     profile::{Profile, SecretSource},
     system::{
@@ -29,8 +31,6 @@ use crate::{
 
 /// Files up to this size are kept for showing what changes in them, in bytes.
 const SHOWN: u64 = 4 << 20;
-/// Largest package database, in bytes.
-const STATUS: u64 = 256 << 20;
 
 /// How to look.
 #[derive(Debug, Clone)]
@@ -39,6 +39,8 @@ pub struct Options {
     pub docker_socket: String,
     /// The program that is to be at `/usr/local/bin/bedplate`: this one.
     pub program: PathBuf,
+    /// Where content of images is looked for.
+    pub content: Places,
 }
 
 impl Default for Options {
@@ -46,6 +48,7 @@ impl Default for Options {
         Self {
             docker_socket: super::layout::DOCKER_SOCKET.to_owned(),
             program: PathBuf::from("/proc/self/exe"),
+            content: Places::default(),
         }
     }
 }
@@ -71,19 +74,33 @@ pub async fn observe(
     let known: Vec<&Known> = current.iter().chain(&interrupted).collect();
     let paths = paths(root, &plan::paths(inputs, &accounts, &known)?, &known)?;
     let secrets = secret_states(root, inputs.profile, &known, values)?;
-    let wants_packages = !inputs.profile.host.packages.is_empty() || inputs.profile.kernel.package.is_some();
-    let packages = if wants_packages {
-        root.read_text("/var/lib/dpkg/status", STATUS)?.map(|status| plan::installed_packages(&status))
-    } else {
-        None
-    };
-    let (docker, images) = if target == Target::Host && plan::wants_docker(inputs) {
+    let wants_packages = !inputs.profile.host.packages.is_empty()
+        || inputs.profile.kernel.package.is_some()
+        || inputs.pins_packages()
+        || known.iter().any(|known| !known.record.packages.is_empty());
+    let packages = if wants_packages { packages::read(root)? } else { None };
+    let (docker, mut images) = if target == Target::Host && plan::wants_docker(inputs) {
         look_at_docker(inputs.lock, &options.docker_socket).await?
     } else {
         (DockerState::NotLooked, BTreeMap::new())
     };
+    if docker != DockerState::NotLooked {
+        for (key, image) in &inputs.lock.images {
+            let state: &mut ImageState = images.entry(key.clone()).or_default();
+            state.at_hand = state.present.is_none() && content::at_hand(&options.content, image)?;
+        }
+    }
     let of_kernel = |path: &str| -> Result<Option<String>> {
         if target == Target::Host { root.read_text(path, 1 << 20) } else { Ok(None) }
+    };
+    let trimmed = |text: Option<String>| text.map(|text| text.trim().to_owned());
+    let running = if inputs.pins_packages() {
+        Running {
+            kernel: trimmed(of_kernel("/proc/sys/kernel/osrelease")?),
+            driver: trimmed(of_kernel("/sys/module/nvidia/version")?),
+        }
+    } else {
+        Running::default()
     };
     let wants_modules =
         !inputs.profile.kernel.blacklist.is_empty() || !inputs.profile.kernel.options.is_empty();
@@ -98,6 +115,7 @@ pub async fn observe(
         docker,
         images,
         packages,
+        running,
         secrets,
         kernel_command_line,
         modules: modules
@@ -305,7 +323,7 @@ async fn look_at_docker(lock: &Lock, socket: &str) -> Result<(DockerState, BTree
                 let (manifest, config, index) = (&image.manifest, &image.config, image.index.as_ref());
                 docker.image_by_digest(&reference, manifest, config, index).await?.map(|(name, _)| name)
             };
-            Ok((key.clone(), ImageState { present, tags }))
+            Ok((key.clone(), ImageState { present, tags, at_hand: false }))
         }
     });
     let images: Result<BTreeMap<String, ImageState>> =

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 pub use super::{
-    apply::{Context, Outcome, apply},
+    apply::{Context, Outcome, apply, apply_alone},
     observe::{Options, observe},
 };
 use super::{

@@ -3,15 +3,16 @@
 use std::{path::Path, time::Duration};
 
 use super::{
-    apply::Work,
-    generations,
+    apply::{Context, Work},
+    content, generations,
     layout::{BINARY, DOCKER_SOCKET},
-    observe, secrets,
+    observe, packages, secrets,
 };
 use crate::{
     digest::Digest,
     docker::Docker,
     error::{Doing as _, Error, Result},
+    lock::LockedImage,
     plan::Step,
     progress::Unit,
     system::{
@@ -28,6 +29,11 @@ const CONFIGURATION: u64 = 4 << 20;
 pub(super) async fn carry_out(work: &mut Work<'_>, step: &Step) -> Result<()> {
     let root = work.context.root;
     match step {
+        Step::RepairPackages { .. } => packages::repair(work).await?,
+        Step::InstallPackages { changes, remove, .. } => packages::install(work, changes, remove).await?,
+        Step::HoldPackages { hold, release } => {
+            packages::hold(root, &work.context.pinned.profile.host.architecture, hold, release).await?;
+        }
         Step::MakeDirectory { path, mode, owner } => {
             if let Some(owner) = owner_of(work, path, owner)? {
                 root.make_dir(path, *mode, owner)?;
@@ -78,6 +84,9 @@ pub(super) async fn carry_out(work: &mut Work<'_>, step: &Step) -> Result<()> {
         Step::RemoveSecret { name } => secrets::remove(root, name)?,
         Step::PullImage { key, reference, download, tag } => {
             pull(work, key, reference, *download, tag).await?;
+        }
+        Step::LoadImage { key, reference, download, tag } => {
+            load(work, key, reference, *download, tag).await?;
         }
         Step::TagImage { source, tag, .. } => docker(work).await?.tag(source, tag).await?,
         Step::InstallBinary { path, .. } => install(root, &work.context.program, path)?,
@@ -147,7 +156,14 @@ async fn docker<'w>(work: &'w mut Work<'_>) -> Result<&'w Docker> {
     if work.docker.is_none() {
         let socket =
             if work.context.docker_socket.is_empty() { DOCKER_SOCKET } else { work.context.docker_socket };
-        work.docker = Some(Docker::connect(socket).await?);
+        work.docker = Some(match Docker::connect(socket).await {
+            // A package that was installed just now starts its daemon, unless the host forbids it.
+            Err(_) if work.installed => {
+                Command::new("systemctl").args(["start", "docker.service"]).timeout(RESTART).check().await?;
+                Docker::connect(socket).await?
+            }
+            connected => connected?,
+        });
     }
     work.docker.as_ref().ok_or_else(|| Error::failed("the Docker daemon went away"))
 }
@@ -202,12 +218,7 @@ async fn keep(work: &mut Work<'_>, name: &str, credential: Option<&str>) -> Resu
 
 async fn pull(work: &mut Work<'_>, key: &str, reference: &str, download: u64, tag: &str) -> Result<()> {
     let context = work.context;
-    let image = context
-        .pinned
-        .lock
-        .images
-        .get(key)
-        .ok_or_else(|| Error::failed(format!("the lock has no image `{key}`")))?;
+    let image = locked(context, key)?;
     let registry = reference.split('/').next().unwrap_or_default();
     let credentials = context.registries.get(registry);
     let task = format!("image {key}");
@@ -215,13 +226,38 @@ async fn pull(work: &mut Work<'_>, key: &str, reference: &str, download: u64, ta
     let progress = context.progress;
     let docker = docker(work).await?;
     docker.pull(reference, credentials, |done, total| progress.advanced(&task, done, Some(total))).await?;
+    named(docker, image, reference, tag, "pulled").await?;
+    progress.finished(&task, Some(reference));
+    Ok(())
+}
+
+async fn load(work: &mut Work<'_>, key: &str, reference: &str, download: u64, tag: &str) -> Result<()> {
+    let context = work.context;
+    let image = locked(context, key)?;
+    let task = format!("image {key}");
+    context.progress.started(&task, Some(download), Unit::Bytes);
+    let progress = context.progress;
+    let docker = docker(work).await?;
+    // The archive has a few headers more.
+    let told = |done: u64| progress.advanced(&task, done.min(download), None);
+    content::load(docker, image, tag, context.content, told).await?;
+    named(docker, image, reference, tag, "loaded").await?;
+    progress.finished(&task, Some(&format!("{reference} loaded")));
+    Ok(())
+}
+
+fn locked<'a>(context: &Context<'a>, key: &str) -> Result<&'a LockedImage> {
+    let image = context.pinned.lock.images.get(key);
+    image.ok_or_else(|| Error::failed(format!("the lock has no image `{key}`")))
+}
+
+/// Gives the locked image its tag, however it came there: by its id, which is a digest of content.
+async fn named(docker: &Docker, image: &LockedImage, reference: &str, tag: &str, came: &str) -> Result<()> {
     let found = docker
         .image_by_digest(reference, &image.manifest, &image.config, image.index.as_ref())
         .await?
-        .ok_or_else(|| Error::failed(format!("Docker pulled `{reference}` and does not have it")))?;
-    docker.tag(&found.0, tag).await?;
-    progress.finished(&task, Some(reference));
-    Ok(())
+        .ok_or_else(|| Error::failed(format!("Docker {came} `{reference}` and does not have it")))?;
+    docker.tag(&found.0, tag).await
 }
 
 fn install(root: &Root, program: &Path, path: &str) -> Result<()> {

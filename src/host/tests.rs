@@ -11,10 +11,12 @@ use std::{
 
 use super::{
     generations::{Generations, Journal, State, gc},
+    packages::Supply,
     provision::{self, Context, Options, Outcome},
     secrets::SecretValues,
 };
 use crate::{
+    apt::transport::{Settings, Transport},
     error::Result,
     lock::{self, Lock, bundle::Bundle},
     plan::{self, Goal, Plan},
@@ -143,6 +145,7 @@ fn run(folder: &Path, more: &str, goal: Goal, progress: &dyn Progress) -> Result
     let inputs = plan::Inputs::of(&pinned, bundle.digest());
     let options = Options { program: folder.join("program"), ..Options::default() };
     let secrets = SecretValues::new();
+    let remote = Transport::new(Settings::default());
     runtime.block_on(async {
         let state = provision::observe(&root, &inputs, &secrets, &options).await?;
         let plan = plan::make(&inputs, &state, goal)?;
@@ -153,7 +156,9 @@ fn run(folder: &Path, more: &str, goal: Goal, progress: &dyn Progress) -> Result
             bundle: &bundle,
             secrets: &secrets,
             registries: &BTreeMap::new(),
+            supply: Supply { store: &folder.join("store"), places: &BTreeMap::new(), remote: &remote },
             docker_socket: "",
+            content: &options.content,
             program: options.program.clone(),
             progress,
         };
@@ -262,7 +267,7 @@ fn old_generations_are_collected_but_not_when_one_cannot_be_read() {
     let root = tree.root();
     let collect = |keep| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(gc(&root, keep, None))
+        runtime.block_on(gc(&root, keep, None, None))
     };
     std::fs::write(tree.at("/var/lib/bedplate/generations/2/record.json"), "{").unwrap();
     let error = collect(0).unwrap_err();
@@ -521,6 +526,7 @@ fn nobody_goes_to_a_generation_that_was_never_made_whole() {
         warnings: Vec::new(),
         missing: Vec::new(),
         reboot: None,
+        unlocked: Vec::new(),
         record: plan::Record::default(),
     };
     let bundle = bundle(&two());
@@ -557,7 +563,7 @@ fn a_credential_goes_with_the_last_generation_that_names_it() {
     record(1, &[("A", true), ("B", true), ("theirs", false)]);
     record(2, &[("B", true)]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let collected = runtime.block_on(gc(&tree.root(), 0, None)).unwrap();
+    let collected = runtime.block_on(gc(&tree.root(), 0, None, None)).unwrap();
     assert_eq!((collected.generations, collected.credentials), (vec![1], vec!["A".to_owned()]));
     let there = ["A", "B", "theirs"].map(|name| tree.at(&credential(name)).exists());
     assert_eq!(there, [false, true, true]);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Lock, Wanted};
+use super::{Lock, PACKAGES, TABLE_PAIRS, Wanted};
 use crate::digest::Digest;
 
 /// Whether a lock matches its inputs.
@@ -17,6 +17,12 @@ pub enum Freshness {
 /// Why a lock is stale. Displayed as one line for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StaleReason {
+    /// The profile's packages are to be locked, and are not.
+    PackagesMissing,
+    /// Other packages are asked of the archives than were locked.
+    PackagesChanged,
+    /// Packages are locked that the profile leaves to others.
+    PackagesLeftOver,
     /// An input is not what it was when the lock was made.
     InputChanged(String),
     /// An input the lock does not know.
@@ -77,6 +83,13 @@ impl fmt::Display for Freshness {
 impl fmt::Display for StaleReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::PackagesMissing => f.write_str("packages are not locked"),
+            Self::PackagesChanged => {
+                f.write_str("the packages that the profile asks for changed since they were locked")
+            }
+            Self::PackagesLeftOver => {
+                f.write_str("packages are locked, and the profile has `pin-packages = false`")
+            }
             Self::InputChanged(name) => write!(f, "`{name}` changed since it was locked"),
             Self::InputAdded(name) => write!(f, "`{name}` is new since it was locked"),
             Self::InputRemoved(name) => {
@@ -103,14 +116,27 @@ pub fn freshness(
     wanted: &BTreeMap<String, Wanted>,
 ) -> Freshness {
     let mut reasons = Vec::new();
-    for (name, digest) in inputs {
+    let wants_packages = inputs.contains_key(PACKAGES);
+    let has_packages = !lock.packages.is_empty();
+    match (inputs.get(PACKAGES), lock.inputs.get(PACKAGES)) {
+        (Some(_), None) => reasons.push(StaleReason::PackagesMissing),
+        (Some(_), Some(_)) if !has_packages => reasons.push(StaleReason::PackagesMissing),
+        (Some(wanted), Some(locked)) if wanted != locked => reasons.push(StaleReason::PackagesChanged),
+        (None, locked) if locked.is_some() || has_packages => reasons.push(StaleReason::PackagesLeftOver),
+        _ => {}
+    }
+    // Told above: of packages, and of the table that comes and goes with them.
+    let told = |name: &str| {
+        name == PACKAGES || (name == TABLE_PAIRS && wants_packages != lock.inputs.contains_key(PACKAGES))
+    };
+    for (name, digest) in inputs.iter().filter(|(name, _)| !told(name)) {
         match lock.inputs.get(name) {
             Some(locked) if locked == digest => {}
             Some(_) => reasons.push(StaleReason::InputChanged(name.clone())),
             None => reasons.push(StaleReason::InputAdded(name.clone())),
         }
     }
-    for name in lock.inputs.keys().filter(|name| !inputs.contains_key(*name)) {
+    for name in lock.inputs.keys().filter(|name| !inputs.contains_key(*name) && !told(name)) {
         reasons.push(StaleReason::InputRemoved(name.clone()));
     }
     for (name, wanted) in wanted {

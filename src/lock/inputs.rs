@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Lock, LockedImage, cuda, reference};
+use super::{Lock, LockedImage, cuda, pairs, reference};
 use crate::{
     digest::Digest,
     error::{Error, Result},
@@ -15,6 +15,13 @@ use crate::{
 pub const TABLE_CUDA: &str = "cuda-drivers";
 /// Name of the table of GPU models in `[inputs]`.
 pub const TABLE_GPUS: &str = "gpus";
+/// Name of the table of kernels and drivers in `[inputs]`, where packages are locked.
+pub const TABLE_PAIRS: &str = "driver-kernel-pairs";
+/// Name of what is asked of the archives in `[inputs]`, where packages are locked.
+pub const PACKAGES: &str = "packages";
+
+/// Rises when the same profile comes to ask for other packages, so that locks made before are stale.
+const PACKAGE_RULES: u32 = 1;
 
 /// The inputs of a lock, by path as the profile writes it, or by a table's name.
 ///
@@ -22,6 +29,7 @@ pub const TABLE_GPUS: &str = "gpus";
 /// - Each deployment: only the images it chooses. A changed port does not make a lock stale.
 /// - Each file the profile reads (`sources`), by its bytes.
 /// - The tables verdicts are made with, as parsed.
+/// - Where packages are locked, what is asked of the archives: an edit elsewhere solves nothing anew.
 pub fn inputs(
     profile_file_name: &str,
     profile: &Profile,
@@ -32,10 +40,14 @@ pub fn inputs(
         (TABLE_CUDA.to_owned(), cuda::table_digest(cuda::CUDA_DRIVERS)),
         (TABLE_GPUS.to_owned(), cuda::table_digest(cuda::GPUS)),
     ]);
+    if profile.host.pin_packages {
+        inputs.insert(TABLE_PAIRS.to_owned(), cuda::table_digest(pairs::DRIVER_KERNEL_PAIRS));
+        inputs.insert(PACKAGES.to_owned(), packages_digest(profile, sources));
+    }
     let mut add = |path: &str, digest: Digest| {
         // A file named like a table is told apart from it.
-        let name =
-            if path == TABLE_CUDA || path == TABLE_GPUS { format!("./{path}") } else { path.to_owned() };
+        let table = [TABLE_CUDA, TABLE_GPUS, TABLE_PAIRS, PACKAGES].contains(&path);
+        let name = if table { format!("./{path}") } else { path.to_owned() };
         inputs.insert(name, digest);
     };
     for (path, content) in sources {
@@ -57,6 +69,42 @@ pub fn profile_digest(profile: &Profile) -> Digest {
     strip(&mut value);
     let daemon = daemon.map(|daemon| canonical_json(&daemon)).unwrap_or_default();
     Digest::of(format!("{}\n{daemon}", canonical_json(&value)))
+}
+
+/// The digest of what a profile asks of the archives. `sources` are the files it reads, of which keyrings count.
+pub fn packages_digest(profile: &Profile, sources: &BTreeMap<String, Vec<u8>>) -> Digest {
+    let host = &profile.host;
+    let repositories: Vec<Value> = host
+        .repositories
+        .iter()
+        .map(|repository| {
+            json!({
+                "name": repository.name,
+                "uri": repository.uri,
+                "suites": repository.suites,
+                "components": repository.components,
+                "keyring": sources.get(&repository.keyring).map(Digest::of),
+            })
+        })
+        .collect();
+    let packages: BTreeSet<&String> = host.packages.iter().collect();
+    let mut asked = json!({
+        "rules": PACKAGE_RULES,
+        "distribution": host.distribution,
+        "release": host.release,
+        "architecture": host.architecture,
+        "packages": packages,
+        "recommends": host.recommends,
+        "backports": host.backports,
+        "snapshot": host.snapshot,
+        "repositories": repositories,
+        "kernel": profile.kernel.package,
+        "driver": { "flavor": profile.driver.flavor, "version": profile.driver.version },
+        "engine": profile.container.engine,
+        "gpu-access": profile.container.gpu_access,
+    });
+    strip(&mut asked);
+    Digest::of(canonical_json(&asked))
 }
 
 /// The digest of what a lock needs of a deployment: its image choices.

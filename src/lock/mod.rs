@@ -1,13 +1,18 @@
-//! The lock: every image by digest, and the facts read from it (`profiles/NAME.lock`).
-//! Pure, but for `resolve`, which drives `oci`.
+//! The lock: every image and package by digest, and the facts read from them (`profiles/NAME.lock`).
+//! Pure, but for `resolve`, which drives `oci` and `apt`.
 
 pub mod bundle;
 pub mod cuda;
 pub mod diff;
 mod freshness;
+mod graph;
 mod inputs;
+mod names;
+pub mod pairs;
 mod reference;
 pub mod resolve;
+pub mod set;
+pub mod why;
 mod wire;
 mod write;
 
@@ -15,7 +20,10 @@ use std::collections::BTreeMap;
 
 pub use diff::{Diff, diff};
 pub use freshness::{Freshness, StaleReason, freshness};
-pub use inputs::{TABLE_CUDA, TABLE_GPUS, Wanted, deployment_digest, find, inputs, profile_digest, wanted};
+pub use inputs::{
+    PACKAGES, TABLE_CUDA, TABLE_GPUS, TABLE_PAIRS, Wanted, deployment_digest, find, inputs, packages_digest,
+    profile_digest, wanted,
+};
 pub use reference::{is_floating, is_pinned, layout, normalise};
 pub use wire::{MAX_SIZE, not_text, parse};
 pub use write::write;
@@ -237,5 +245,7 @@ impl Builds {
     }
 }
 
+#[cfg(test)]
+mod package_tests;
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,7 @@ pub(super) const PROFILE: &str = r#"schema = 1
 distribution = "debian"
 release = "trixie"
 architecture = "amd64"
+pin-packages = false
 
 [gpu]
 model = "H100"
@@ -92,7 +93,7 @@ pub(super) fn example() -> Lock {
             ("vllm".to_owned(), image("docker.io/vllm/vllm-openai:v0.11.0", "vllm")),
             ("registry.example/miner-agent:0.3.1".to_owned(), agent),
         ]),
-        ..Lock::default()
+        ..super::package_tests::example()
     }
 }
 

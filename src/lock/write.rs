@@ -7,7 +7,10 @@ use std::fmt::Write as _;
 
 use toml_writer::{ToTomlKey as _, ToTomlValue as _, TomlKeyBuilder, TomlStringBuilder};
 
-use super::{ImageFacts, Lock, LockedImage, REVISION, VERSION, wire::REQUIRE_CUDA};
+use super::{
+    ImageFacts, Lock, LockedImage, LockedPackage, LockedRepository, PackageSet, REVISION, VERSION,
+    wire::REQUIRE_CUDA,
+};
 use crate::digest::Digest;
 
 const HEADER: &str = "# Written by `bedplate lock` from the profile of the same name. Not edited by hand.\n";
@@ -20,6 +23,15 @@ pub fn write(lock: &Lock) -> String {
     }
     for (name, image) in &lock.images {
         write_image(&mut out, &key(name), image);
+    }
+    for (name, repository) in &lock.repositories {
+        write_repository(&mut out, &key(name), repository);
+    }
+    if let Some(set) = &lock.set {
+        write_set(&mut out, set);
+    }
+    for package in &lock.packages {
+        write_package(&mut out, package);
     }
     out
 }
@@ -75,13 +87,66 @@ fn write_facts(out: &mut String, name: &str, facts: &ImageFacts) {
         line(out, "disable-require", "true");
     }
     for (name, words) in [("entrypoint", &facts.entrypoint), ("command", &facts.command)] {
-        if !words.is_empty() {
-            let words: Vec<String> = words.iter().map(|word| text(word)).collect();
-            line(out, name, &format!("[{}]", words.join(", ")));
-        }
+        list(out, name, words);
     }
     if let Some(user) = &facts.user {
         line(out, "user", &text(user));
+    }
+}
+
+fn write_repository(out: &mut String, name: &str, repository: &LockedRepository) {
+    // The suites' own tables say that it is there.
+    if repository.snapshot.is_some() || repository.suites.is_empty() {
+        let _ = writeln!(out, "\n[repository.{name}]");
+    }
+    if let Some(snapshot) = &repository.snapshot {
+        line(out, "snapshot", &text(snapshot));
+    }
+    for (suite, verified) in &repository.suites {
+        let _ = writeln!(out, "\n[repository.{name}.suite.{}]", key(suite));
+        line(out, "release", &digest_text(&verified.release));
+        line(out, "date", &text(&verified.date));
+        list(out, "signed-by", &verified.signed_by);
+    }
+}
+
+fn write_set(out: &mut String, set: &PackageSet) {
+    out.push_str("\n[set]\n");
+    let builds = set.builds.map(|builds| builds.name().to_owned());
+    for (name, value) in [
+        ("kernel", &set.kernel),
+        ("driver", &set.driver),
+        ("firmware", &set.firmware),
+        ("fabric-manager", &set.fabric_manager),
+        ("toolkit", &set.toolkit),
+        ("engine", &set.engine),
+        ("builds", &builds),
+        ("because", &set.because),
+    ] {
+        if let Some(value) = value {
+            line(out, name, &text(value));
+        }
+    }
+}
+
+fn write_package(out: &mut String, package: &LockedPackage) {
+    out.push_str("\n[[package]]\n");
+    line(out, "repository", &text(&package.repository));
+    line(out, "name", &text(&package.name));
+    line(out, "version", &text(&package.version));
+    line(out, "architecture", &text(&package.architecture));
+    line(out, "sha256", &text(&package.sha256.hex()));
+    line(out, "size", &package.size.to_string());
+    line(out, "path", &text(&package.path));
+    list(out, "depends", &package.depends);
+    list(out, "wanted-by", &package.wanted_by);
+}
+
+/// A list on one line; left out where it is empty.
+fn list(out: &mut String, key: &str, values: &[String]) {
+    if !values.is_empty() {
+        let values: Vec<String> = values.iter().map(|value| text(value)).collect();
+        line(out, key, &format!("[{}]", values.join(", ")));
     }
 }
 

@@ -130,6 +130,15 @@ impl Layout<'_> {
     }
 }
 
+/// The content of this digest in the layout `dir`, as an open file at its start. Not verified. `None` where there is
+/// none.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open_in_layout(dir: &Path, digest: Digest) -> Result<Option<File>> {
+    read::open(&Layout { dir, tag: None }.path(digest))
+}
+
 fn name_of(descriptor: &Descriptor) -> Option<&str> {
     let annotations = descriptor.annotations().as_ref()?;
     annotations.get("org.opencontainers.image.ref.name").map(String::as_str)

@@ -31,5 +31,6 @@ pub use client::{Blob, Client, OpenBlob, Resolved, blobs};
 pub use config::{Ca, ClientConfig, RegistryConfig};
 pub use credentials::Credentials;
 pub use facts::ImageFacts;
+pub use layout::open_in_layout;
 pub use platform::Platform;
 pub use reference::{Reference, Source};

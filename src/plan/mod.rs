@@ -4,6 +4,10 @@
 //! far a run got: that is why an interrupted run needs no repair of its own.
 
 mod daemon;
+pub mod dpkg;
+mod packages;
+#[cfg(test)]
+mod packages_tests;
 mod parts;
 mod paths;
 mod record;
@@ -12,6 +16,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod text;
+mod toolkit;
 mod wanted;
 
 use std::collections::BTreeMap;
@@ -20,14 +25,17 @@ use serde::Serialize;
 
 pub use self::{
     daemon::{KeyChange, PATH as DAEMON},
-    parts::installed_packages,
-    record::{Before, Due, OwnedKey, OwnedKind, OwnedPath, OwnedSecret, Record, VERSION as RECORD_VERSION},
+    record::{
+        Before, Due, OwnedKey, OwnedKind, OwnedPackage, OwnedPath, OwnedSecret, Record,
+        VERSION as RECORD_VERSION,
+    },
     state::{
         Account, Accounts, BinaryState, DockerState, Given, Group, HostState, ImageState, Known, PathState,
-        SecretState, Target,
+        Running, SecretState, Target,
     },
-    step::{Step, Was, image_tag},
+    step::{PackageChange, Step, Was, Way, image_tag},
     text::diff as line_diff,
+    toolkit::toolkit,
     wanted::{BINARY, MODPROBE, UNIT, UNIT_ENABLED},
 };
 use crate::{
@@ -62,9 +70,23 @@ pub struct Inputs<'a> {
     pub deployments: &'a BTreeMap<String, Deployment>,
     /// Digest of the bundle they came in.
     pub bundle: Digest,
+    /// Packages whose step back is meant, although it may endanger the host.
+    pub allow: &'a [String],
 }
 
 impl<'a> Inputs<'a> {
+    /// The same, with steps back of these packages allowed.
+    #[must_use]
+    pub fn allowing(self, allow: &'a [String]) -> Self {
+        Self { allow, ..self }
+    }
+
+    /// Whether packages are locked, so that the host's are brought to them. False: those that the profile names are
+    /// only looked for.
+    pub fn pins_packages(&self) -> bool {
+        packages::pinned(self)
+    }
+
     /// Whether a deployment cannot do without this secret.
     pub fn needs_secret(&self, name: &str) -> bool {
         self.deployments.values().any(|deployment| deployment.secrets().get(name) == Some(&true))
@@ -78,6 +100,7 @@ impl<'a> Inputs<'a> {
             deployments: &pinned.deployments,
             sources: &pinned.sources,
             bundle,
+            allow: &[],
         }
     }
 }
@@ -102,6 +125,8 @@ pub struct Plan {
     pub missing: Vec<Missing>,
     /// Why a reboot is needed afterwards.
     pub reboot: Option<String>,
+    /// Packages on the host that are not locked and are left alone; empty where no packages are locked.
+    pub unlocked: Vec<String>,
     /// What the generation owns while the steps run.
     #[serde(skip)]
     pub record: Record,
@@ -184,6 +209,7 @@ pub fn wants_docker(inputs: &Inputs) -> bool {
 /// What must be mended by hand before anything changes: a link in a managed path, something else where a
 /// file or directory shall be, an owner that does not exist, a broken `daemon.json`. All at once.
 pub fn make(inputs: &Inputs, state: &HostState, goal: Goal) -> Result<Plan> {
+    packages::refuse_set(inputs)?;
     let interrupted: Vec<&Record> = state.interrupted.iter().map(|known| &known.record).collect();
     let current = state.current.as_ref();
     let prior = Record::merged(current.map(|known| &known.record), interrupted);
@@ -197,19 +223,25 @@ pub fn make(inputs: &Inputs, state: &HostState, goal: Goal) -> Result<Plan> {
         warnings: Vec::new(),
         missing: Vec::new(),
         reboot: None,
+        unlocked: Vec::new(),
         record: Record { accounts: prior.accounts.clone(), due: prior.due.clone(), ..Record::default() },
     };
     let wanted = wanted::wanted(inputs, &state.accounts)?;
     let mut errors = Vec::new();
-    let accounts = parts::accounts(inputs, state, &mut plan);
+    let packages = packages::plan(inputs, state, goal, &prior, &mut plan).unwrap_or_else(|error| {
+        errors.push(error);
+        packages::Phase::default()
+    });
+    let accounts = parts::accounts(inputs, state, packages.engine, &mut plan);
     let coming = accounts
         .iter()
         .filter_map(|step| match step {
             Step::AddUser { name } | Step::AddGroup { name } => Some(name.clone()),
+            Step::JoinGroup { group, .. } => Some(group.clone()),
             _ => None,
         })
         .collect();
-    let docker = parts::docker(inputs, state, &prior, &mut plan).unwrap_or_else(|error| {
+    let docker = parts::docker(inputs, state, packages.engine, &prior, &mut plan).unwrap_or_else(|error| {
         errors.push(error);
         Vec::new()
     });
@@ -226,6 +258,7 @@ pub fn make(inputs: &Inputs, state: &HostState, goal: Goal) -> Result<Plan> {
     plan.deferred.extend(paths.deferred.into_iter().map(|(what, why)| Deferred { what, why }));
     parts::packages(inputs, state, &mut plan);
 
+    plan.steps.extend(packages.steps);
     plan.steps.extend(paths.kernel);
     plan.steps.extend(docker);
     plan.steps.extend(accounts);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     Deferred, Goal, Inputs, MODPROBE, Missing, Plan, UNIT,
     daemon::{self, PATH},
+    packages,
     record::{Due, OwnedSecret, Record},
     state::{DockerState, Given, HostState, PathState, Target},
     step::{Step, image_tag},
@@ -25,13 +26,18 @@ impl Plan {
     }
 }
 
-pub(super) fn accounts(inputs: &Inputs, state: &HostState, plan: &mut Plan) -> Vec<Step> {
+/// The group of Docker's socket: its package makes it.
+const DOCKER_GROUP: &str = "docker";
+
+/// `engine`: the container engine's package comes first.
+pub(super) fn accounts(inputs: &Inputs, state: &HostState, engine: bool, plan: &mut Plan) -> Vec<Step> {
     let mut steps = Vec::new();
     let known = &state.accounts;
     let mut groups = BTreeSet::new();
     for user in &inputs.profile.users {
         for group in &user.groups {
-            if !known.groups.contains_key(group) && groups.insert(group.clone()) {
+            let comes = engine && group == DOCKER_GROUP;
+            if !comes && !known.groups.contains_key(group) && groups.insert(group.clone()) {
                 steps.push(Step::AddGroup { name: group.clone() });
                 plan.record.accounts.insert(group.clone());
             }
@@ -54,14 +60,17 @@ pub(super) fn accounts(inputs: &Inputs, state: &HostState, plan: &mut Plan) -> V
     steps
 }
 
-/// Packages and kernel parameters: named where they are missing, for this version installs none.
+/// Packages of a host whose packages are not locked, and kernel parameters: named where they are missing.
 pub(super) fn packages(inputs: &Inputs, state: &HostState, plan: &mut Plan) {
     let profile = inputs.profile;
-    let mut wanted: Vec<&str> = profile.host.packages.iter().map(String::as_str).collect();
-    wanted.extend(profile.kernel.package.as_deref());
+    let mut wanted: Vec<&str> = Vec::new();
+    if !inputs.pins_packages() {
+        wanted.extend(profile.host.packages.iter().map(String::as_str));
+        wanted.extend(profile.kernel.package.as_deref());
+    }
     if state.target == Target::Tree {
         for name in wanted {
-            if !state.packages.as_ref().is_some_and(|packages| packages.contains(name)) {
+            if !state.packages.as_ref().is_some_and(|packages| packages.has(name)) {
                 plan.defer(format!("package {name}"), "packages are installed on the booted host");
             }
         }
@@ -72,7 +81,7 @@ pub(super) fn packages(inputs: &Inputs, state: &HostState, plan: &mut Plan) {
     }
     match &state.packages {
         Some(installed) => {
-            let missing: Vec<&str> = wanted.into_iter().filter(|name| !installed.contains(*name)).collect();
+            let missing: Vec<&str> = wanted.into_iter().filter(|name| !installed.has(name)).collect();
             for name in &missing {
                 plan.lacks(
                     format!("package `{name}` is not installed"),
@@ -107,12 +116,13 @@ pub(super) fn wants_daemon(inputs: &Inputs) -> bool {
 pub(super) fn docker(
     inputs: &Inputs,
     state: &HostState,
+    engine: bool,
     prior: &Record,
     plan: &mut Plan,
 ) -> Result<Vec<Step>> {
     let wanted = daemon::wanted(&inputs.profile.container);
     if wanted.is_empty() && prior.daemon.is_empty() {
-        away(state, prior, &[], plan);
+        away(state, engine, prior, &[], plan);
         return Ok(Vec::new());
     }
     let (text, on, keep) = match state.paths.get(PATH) {
@@ -144,14 +154,18 @@ pub(super) fn docker(
     if plan.record.due.contains(&Due::RestartDocker) && state.target == Target::Host {
         steps.push(Step::RestartDocker { live_restore: merge.live_restore });
     }
-    away(state, prior, &steps, plan);
+    away(state, engine, prior, &steps, plan);
     Ok(steps)
 }
 
 /// Docker is not there. Where an earlier run touched its configuration, that may be why, and the restart of
 /// this plan may be the cure: then the plan goes ahead.
-fn away(state: &HostState, prior: &Record, steps: &[Step], plan: &mut Plan) {
+fn away(state: &HostState, engine: bool, prior: &Record, steps: &[Step], plan: &mut Plan) {
     let DockerState::Away { why, hint } = &state.docker else { return };
+    // The packages come first, and with them the daemon.
+    if engine {
+        return;
+    }
     let touched = prior.due.contains(&Due::RestartDocker) || !prior.daemon.is_empty();
     if touched && steps.iter().any(|step| matches!(step, Step::RestartDocker { .. })) {
         plan.warnings.push(format!("{why}; its configuration is mended first"));
@@ -255,16 +269,20 @@ pub(super) fn images(
         match now.and_then(|now| now.present.clone()) {
             Some(_) if now.is_some_and(|now| now.tags.contains(&tag)) => {}
             Some(source) => steps.push(Step::TagImage { key: key.clone(), source, tag }),
+            None if now.is_some_and(|now| now.at_hand) => {
+                let (key, download) = (key.clone(), image.download);
+                steps.push(Step::LoadImage { key, reference: image.pull_reference(), download, tag });
+            }
             // Not known while Docker is away: pulling what is there costs next to nothing.
             None if goal != Goal::Provision && state.docker != DockerState::Running => {
                 steps.push(Step::TagImage { key: key.clone(), source: image.pull_reference(), tag });
             }
             None if image.is_layout() => plan.lacks(
                 format!(
-                    "image `{key}` comes from the layout `{}` and is not on the host, which cannot pull from it",
+                    "image `{key}` comes from the layout `{}`, and neither it nor its content is on the host",
                     image.reference
                 ),
-                format!("push it to a registry and name that reference in `[images]` `{key}`, then `bedplate lock`"),
+                "take it along from where the layout is: `bedplate bundle --with-images -o FILE`, then `bedplate provision FILE`; or `--host USER@NAME --carry`",
             ),
             None => match goal {
                 Goal::Switch(to) => plan.lacks(
@@ -308,8 +326,12 @@ pub(super) fn follow_up(state: &HostState, plan: &mut Plan) {
     }
 }
 
-/// A loaded module keeps the options it was loaded with.
+/// What runs is not what is locked; or a loaded module keeps the options it was loaded with.
 pub(super) fn reboot(inputs: &Inputs, state: &HostState, plan: &mut Plan) {
+    plan.reboot = packages::reboot(inputs, state);
+    if plan.reboot.is_some() {
+        return;
+    }
     if state.target == Target::Tree || !plan.steps.iter().any(|step| step.path() == Some(MODPROBE)) {
         return;
     }
@@ -323,20 +345,4 @@ pub(super) fn reboot(inputs: &Inputs, state: &HostState, plan: &mut Plan) {
     if let Some(module) = loaded {
         plan.reboot = Some(format!("module `{module}` is loaded, and its configuration changed"));
     }
-}
-
-/// Names of the installed packages in a dpkg status file (dpkg-query(1), "Package states").
-pub fn installed_packages(status: &str) -> BTreeSet<String> {
-    let mut packages = BTreeSet::new();
-    for paragraph in status.split("\n\n") {
-        let field = |name: &str| {
-            paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-        };
-        if let (Some(name), Some("install ok installed" | "hold ok installed")) =
-            (field("Package"), field("Status"))
-        {
-            packages.insert(name.to_owned());
-        }
-    }
-    packages
 }

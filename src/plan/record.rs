@@ -38,6 +38,9 @@ pub struct Record {
     /// Images, by lock key: the tag that keeps each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, String>,
+    /// Packages that bedplate brought to their locked versions, as apt names them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub packages: BTreeMap<String, OwnedPackage>,
     /// What must still be done because of a step that is done: services to restart.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub due: BTreeSet<Due>,
@@ -56,6 +59,7 @@ impl Default for Record {
             accounts: BTreeSet::new(),
             secrets: BTreeMap::new(),
             images: BTreeMap::new(),
+            packages: BTreeMap::new(),
             due: BTreeSet::new(),
             deferred: Vec::new(),
         }
@@ -149,6 +153,21 @@ pub struct OwnedSecret {
     pub wanted: bool,
 }
 
+/// A package that bedplate brings to its locked version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct OwnedPackage {
+    /// Its version before bedplate; absent where it was not there, so that bedplate may remove it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// Whether the hold on it is bedplate's, and not an administrator's.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub held: bool,
+    /// False while a run is giving it up.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub wanted: bool,
+}
+
 /// What must follow a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -195,6 +214,10 @@ impl Record {
                 merged.secrets.insert(name.clone(), secret.clone());
             }
             merged.images.extend(record.images.clone());
+            for (name, package) in &record.packages {
+                let known = merged.packages.entry(name.clone()).or_insert_with(|| package.clone());
+                known.held |= package.held;
+            }
             merged.due.extend(record.due.iter().copied());
         }
         for owned in merged.paths.values_mut() {
@@ -205,6 +228,9 @@ impl Record {
         }
         for secret in merged.secrets.values_mut() {
             secret.wanted = false;
+        }
+        for package in merged.packages.values_mut() {
+            package.wanted = false;
         }
         merged.deferred.clear();
         merged
@@ -227,6 +253,7 @@ impl Record {
         self.daemon_made
             .retain(|made| wanted.iter().any(|key| made.is_empty() || key.starts_with(&format!("{made}/"))));
         self.secrets.retain(|_, secret| secret.wanted);
+        self.packages.retain(|_, package| package.wanted);
         self.due.clear();
         self
     }
@@ -257,6 +284,11 @@ fn yes() -> bool {
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
 fn is_true(value: &bool) -> bool {
     *value
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Keeps a JSON `null` that was there apart from a key that was not.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::record::Record;
+use super::{dpkg::Packages, record::Record};
 use crate::digest::Digest;
 
 /// What a run prepares.
@@ -27,8 +27,10 @@ pub struct HostState {
     pub docker: DockerState,
     /// Images of the lock, by key.
     pub images: BTreeMap<String, ImageState>,
-    /// Names of the packages that are installed. `None`: no package database was found.
-    pub packages: Option<BTreeSet<String>>,
+    /// What dpkg says. `None`: no package database was found, or nothing of it is wanted.
+    pub packages: Option<Packages>,
+    /// What runs.
+    pub running: Running,
     /// Secrets of the profile and of earlier generations, by name.
     pub secrets: BTreeMap<String, SecretState>,
     /// The program at `/usr/local/bin/bedplate`.
@@ -45,6 +47,15 @@ pub struct HostState {
     pub journal: Option<String>,
     /// The number a new generation gets.
     pub next: u64,
+}
+
+/// Kernel and driver that run, as far as they are known. Nothing of them in a tree.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Running {
+    /// The kernel's release, as `uname -r` says it.
+    pub kernel: Option<String>,
+    /// Version of NVIDIA's kernel module, where it is loaded.
+    pub driver: Option<String>,
 }
 
 /// A generation, as far as a plan needs it.
@@ -174,6 +185,8 @@ pub struct ImageState {
     pub present: Option<String>,
     /// Tags of bedplate's that name the locked image.
     pub tags: BTreeSet<String>,
+    /// Its content is in the store, or in its layout on this machine: it is loaded, not pulled.
+    pub at_hand: bool,
 }
 
 /// One secret on the host. Never its contents.

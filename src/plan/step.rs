@@ -8,10 +8,75 @@ use serde_json::Value;
 use super::daemon::KeyChange;
 use crate::digest::Digest;
 
+/// What happens to a package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PackageChange {
+    /// As apt names it: `NAME`, or `NAME:ARCHITECTURE` for a foreign one.
+    pub package: String,
+    /// Its version now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Its version then.
+    pub to: String,
+    /// Which way.
+    pub way: Way,
+}
+
+/// Which way a package goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// It comes.
+    Install,
+    /// To a newer version.
+    Up,
+    /// To an older version.
+    Down,
+    /// It is broken, and comes again.
+    Again,
+}
+
+impl fmt::Display for PackageChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { package, from, to, way } = self;
+        match (way, from) {
+            (Way::Up, Some(from)) => write!(f, "↑ {package} {from} → {to}"),
+            (Way::Down, Some(from)) => write!(f, "↓ {package} {from} → {to}"),
+            (Way::Again, _) => write!(f, "~ {package} {to} (broken; again)"),
+            _ => write!(f, "+ {package} {to}"),
+        }
+    }
+}
+
 /// One idempotent change of the host.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "step")]
 pub enum Step {
+    /// Finishes what dpkg was interrupted at.
+    RepairPackages {
+        /// The packages it was at, as apt names them.
+        packages: Vec<String>,
+    },
+    /// Has the host's apt bring packages to their locked versions, from local files alone.
+    InstallPackages {
+        /// What comes and what changes.
+        changes: Vec<PackageChange>,
+        /// What goes.
+        remove: Vec<String>,
+        /// Bytes of the packages.
+        size: u64,
+        /// A line for each.
+        #[serde(skip)]
+        lines: Vec<String>,
+    },
+    /// Holds packages, so that nothing else moves them, and lets go of those that are no longer locked.
+    HoldPackages {
+        /// To hold.
+        hold: Vec<String>,
+        /// To let go of.
+        release: Vec<String>,
+    },
     /// Makes a directory.
     MakeDirectory {
         /// Where.
@@ -160,6 +225,17 @@ pub enum Step {
         /// `bedplate/KEY:gN`.
         tag: String,
     },
+    /// Loads an image from the store, or from its layout on this machine, and tags it.
+    LoadImage {
+        /// Lock key.
+        key: String,
+        /// `registry/repository@sha256:…`, or `oci:DIR@sha256:…`.
+        reference: String,
+        /// Bytes of its content.
+        download: u64,
+        /// `bedplate/KEY:gN`.
+        tag: String,
+    },
     /// Tags an image that is there.
     TagImage {
         /// Lock key.
@@ -201,6 +277,7 @@ impl Step {
     pub fn detail(&self) -> &[String] {
         match self {
             Self::WriteFile { diff, .. } => diff,
+            Self::InstallPackages { lines, .. } => lines,
             _ => &[],
         }
     }
@@ -226,6 +303,18 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::RepairPackages { packages } if packages.is_empty() => {
+                write!(f, "! finish what dpkg was interrupted at")
+            }
+            Self::RepairPackages { packages } => write!(f, "! finish half-installed {}", packages.join(", ")),
+            Self::InstallPackages { changes, remove, size, .. } => {
+                write!(f, "~ packages: {} ({})", counted(changes, remove), bytes(*size))
+            }
+            Self::HoldPackages { hold, release } => match (hold.len(), release.len()) {
+                (held, 0) => write!(f, "! hold {held} packages"),
+                (0, released) => write!(f, "! let go of {released} packages"),
+                (held, released) => write!(f, "! hold {held} packages, let go of {released}"),
+            },
             Self::MakeDirectory { path, mode, owner } => write!(f, "+ directory {path} {mode:04o} {owner}"),
             Self::WriteFile { path, mode, owner, was, .. } => match was {
                 Was::Absent => write!(f, "+ file {path} {mode:04o} {owner}"),
@@ -270,6 +359,9 @@ impl fmt::Display for Step {
             Self::PullImage { key, reference, download, .. } => {
                 write!(f, "+ image {key} {reference} ({})", bytes(*download))
             }
+            Self::LoadImage { key, reference, download, .. } => {
+                write!(f, "+ image {key} {reference} (at hand, {})", bytes(*download))
+            }
             Self::TagImage { tag, .. } => write!(f, "+ image tag {tag}"),
             Self::InstallBinary { path, replaces } => {
                 write!(f, "{} program {path}", if *replaces { "~" } else { "+" })
@@ -291,6 +383,23 @@ impl fmt::Display for KeyChange {
             (None, None) => f.write_str(&key),
         }
     }
+}
+
+/// `3 installed, 1 upgraded`.
+fn counted(changes: &[PackageChange], remove: &[String]) -> String {
+    let count = |wanted: Way| changes.iter().filter(|change| change.way == wanted).count();
+    [
+        (count(Way::Install), "installed"),
+        (count(Way::Up), "upgraded"),
+        (count(Way::Down), "downgraded"),
+        (count(Way::Again), "installed again"),
+        (remove.len(), "removed"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{count} {what}"))
+    .collect::<Vec<_>>()
+    .join(", ")
 }
 
 /// A size for people, in decimal units.

@@ -4,10 +4,13 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// What dpkg says of a host.
+const CHRONY: &str = "Package: chrony\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n";
+
 /// A host as a model: what is at every path, and what bedplate keeps about it.
 #[derive(Debug, Clone)]
-struct Model {
-    state: HostState,
+pub(super) struct Model {
+    pub(super) state: HostState,
     saved: BTreeSet<Digest>,
 }
 
@@ -21,7 +24,7 @@ fn directory(mode: u32) -> PathState {
 }
 
 impl Model {
-    fn new(paths: impl IntoIterator<Item = (&'static str, PathState)>) -> Self {
+    pub(super) fn new(paths: impl IntoIterator<Item = (&'static str, PathState)>) -> Self {
         let mut all: BTreeMap<String, PathState> =
             ["/etc", "/data", "/usr", "/usr/local", "/usr/local/bin", "/home"]
                 .map(|p| (p.to_owned(), directory(0o755)))
@@ -37,7 +40,8 @@ impl Model {
             },
             docker: DockerState::Running,
             images: BTreeMap::new(),
-            packages: Some(["chrony".to_owned()].into()),
+            packages: Some(dpkg::Packages::parse(CHRONY, &[]).unwrap()),
+            running: Running::default(),
             secrets: BTreeMap::new(),
             binary: BinaryState::Absent,
             kernel_command_line: Some("quiet iommu=pt".into()),
@@ -50,12 +54,12 @@ impl Model {
         Self { state, saved: BTreeSet::new() }
     }
 
-    fn plan(&self, profile: &Profile, lock: &Lock) -> Result<Plan> {
+    pub(super) fn plan(&self, profile: &Profile, lock: &Lock) -> Result<Plan> {
         make(&inputs(profile, lock), &self.observed(), Goal::Provision)
     }
 
     /// The state with the names in every directory, as observing lists them.
-    fn observed(&self) -> HostState {
+    pub(super) fn observed(&self) -> HostState {
         let mut state = self.state.clone();
         let all: Vec<String> =
             state.paths.iter().filter(|(_, s)| **s != PathState::Absent).map(|(p, _)| p.clone()).collect();
@@ -69,7 +73,7 @@ impl Model {
     }
 
     /// Carries out a plan, or its first `kill` steps only.
-    fn run(&mut self, profile: &Profile, lock: &Lock, kill: Option<usize>) -> Result<Plan> {
+    pub(super) fn run(&mut self, profile: &Profile, lock: &Lock, kill: Option<usize>) -> Result<Plan> {
         let plan = self.plan(profile, lock)?;
         if plan.is_empty() {
             return Ok(plan);
@@ -184,7 +188,9 @@ impl Model {
             Step::JoinGroup { user, group } => {
                 self.state.accounts.groups.get_mut(group).unwrap().members.insert(user.clone());
             }
-            Step::PullImage { key, tag, .. } | Step::TagImage { key, tag, .. } => {
+            Step::PullImage { key, tag, .. }
+            | Step::LoadImage { key, tag, .. }
+            | Step::TagImage { key, tag, .. } => {
                 let image = self.state.images.entry(key.clone()).or_default();
                 image.present = Some(lock.images[key].pull_reference());
                 image.tags.insert(tag.clone());
@@ -201,12 +207,47 @@ impl Model {
             }
             Step::InstallBinary { .. } => self.state.binary = BinaryState::Same,
             Step::RestartDocker { .. } | Step::ReloadSystemd | Step::ApplySysctl => {}
+            Step::RepairPackages { .. } => {
+                let packages = self.state.packages.get_or_insert_default();
+                packages.interrupted = false;
+                // What must be unpacked again stays as it is.
+                for package in packages.known.values_mut().filter(|p| p.broken() && !p.reinstall) {
+                    package.state = dpkg::State::Installed;
+                }
+            }
+            Step::InstallPackages { changes, remove, .. } => {
+                let packages = self.state.packages.get_or_insert_default();
+                for change in changes {
+                    let (name, architecture) =
+                        change.package.split_once(':').unwrap_or((&change.package, "amd64"));
+                    let key = (name.to_owned(), architecture.to_owned());
+                    let want = packages.known.get(&key).map_or(dpkg::Want::Install, |package| package.want);
+                    let text = format!(
+                        "Package: {name}\nStatus: install ok installed\nArchitecture: {architecture}\nVersion: {}\n",
+                        change.to
+                    );
+                    let made = dpkg::Packages::parse(&text, &[]).unwrap().known.remove(&key).unwrap();
+                    packages.known.insert(key, dpkg::Package { want, ..made });
+                }
+                packages.known.retain(|(name, _), _| !remove.contains(name));
+            }
+            Step::HoldPackages { hold, release } => {
+                let packages = self.state.packages.get_or_insert_default();
+                for package in packages.known.values_mut() {
+                    let key = dpkg::key(&package.name, &package.architecture, "amd64");
+                    if hold.contains(&key) {
+                        package.want = dpkg::Want::Hold;
+                    } else if release.contains(&key) {
+                        package.want = dpkg::Want::Install;
+                    }
+                }
+            }
         }
         let _ = profile;
     }
 }
 
-fn inputs<'a>(profile: &'a Profile, lock: &'a Lock) -> Inputs<'a> {
+pub(super) fn inputs<'a>(profile: &'a Profile, lock: &'a Lock) -> Inputs<'a> {
     static NONE: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     static NO_DEPLOYMENTS: BTreeMap<String, crate::profile::Deployment> = BTreeMap::new();
     Inputs {
@@ -215,10 +256,11 @@ fn inputs<'a>(profile: &'a Profile, lock: &'a Lock) -> Inputs<'a> {
         deployments: &NO_DEPLOYMENTS,
         sources: &NONE,
         bundle: Digest::of(format!("{profile:?}{lock:?}")),
+        allow: &[],
     }
 }
 
-fn profile(more: &str) -> Profile {
+pub(super) fn profile(more: &str) -> Profile {
     let text = format!(
         "schema = 1\n[host]\ndistribution = \"debian\"\nrelease = \"trixie\"\narchitecture = \"amd64\"\n\
          [driver]\nflavor = \"none\"\n[container]\nengine = \"docker\"\ngpu-access = \"none\"\n{more}"

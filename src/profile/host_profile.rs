@@ -155,6 +155,7 @@ fn host(f: &mut Fields<'_, '_>) -> Option<Host> {
     let pin_packages = f.boolean("pin-packages").unwrap_or(true);
     let recommends = f.boolean("recommends").unwrap_or(false);
     let backports = f.boolean("backports").unwrap_or(false);
+    let snapshot = snapshot(&mut f);
     let (repositories, names) = tables(&mut f, "repository", repository);
     host_rules::twice(f.d, "repository", &names);
     f.finish(&[]);
@@ -167,9 +168,21 @@ fn host(f: &mut Fields<'_, '_>) -> Option<Host> {
         pin_packages,
         recommends,
         backports,
-        snapshot: None,
+        snapshot,
         repositories,
     })
+}
+
+/// The time of a snapshot, as archives write it: `20261121T091500Z`.
+fn snapshot(f: &mut Fields<'_, '_>) -> Option<String> {
+    let text = f.text("snapshot")?;
+    let read = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", &text.value);
+    if read.is_err() || text.value.len() != 16 {
+        let message = format!("`{}` is not the time of a snapshot", secrets_like::shown(&text.value));
+        let hint = "write it in UTC as archives do: \"20261121T091500Z\"";
+        f.d.error(&text.span, message, "", hint);
+    }
+    Some(text.value)
 }
 
 /// Debian package names (Debian Policy 5.6.7), also with `:architecture`.

@@ -258,6 +258,15 @@ impl Store {
         Ok(file)
     }
 
+    /// The content of this digest as an open file at its start, with its size. Not verified: for readers that hold it
+    /// against its digest while it goes by. `None` where there is none.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_entry(&self, digest: &Digest) -> Result<Option<(File, u64)>> {
+        Ok(self.root.open_file(&entry(digest))?.map(|(file, stat)| (file, stat.size)))
+    }
+
     /// Removes an entry. False: there was none.
     ///
     /// # Errors

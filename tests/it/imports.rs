@@ -8,6 +8,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("progress", &[]),
     ("reference", &[]),
+    ("version", &[]),
     // pure
     ("profile", &[]),
     ("lock", &["profile"]),
@@ -38,7 +39,7 @@ const RULES: &[(&str, &[&str])] = &[
     ),
 ];
 
-const FOUNDATION: &[&str] = &["error", "digest", "progress", "reference"];
+const FOUNDATION: &[&str] = &["error", "digest", "progress", "reference", "version"];
 
 /// Files that may import more than their module: `lock/resolve.rs` drives the registry client.
 const EXCEPTIONS: &[(&str, &[&str])] =

@@ -6,6 +6,7 @@ mod checks;
 mod cli;
 mod deploy;
 mod imports;
+mod packages;
 mod reference;
 mod registry;
 mod support;

@@ -291,7 +291,7 @@ impl<'a> Generations<'a> {
         }
         let (one, two) = (self.bundle(a)?.open()?.lock, self.bundle(b)?.open()?.lock);
         if one.images != two.images {
-            lines.extend(lock::diff(&one, &two).text().lines().map(str::to_owned));
+            lines.extend(lock::diff(&one, &two).text(true).lines().map(str::to_owned));
         }
         Ok(lines)
     }

@@ -1,7 +1,7 @@
 //! A bundle that carries content along: after its own files come `store/sha256/HEX`, in the order of their digests, each
 //! in the same form. Such an archive is larger than memory; it is written and read as a stream.
 
-use std::io::Read;
+use std::io::{Read, Seek};
 
 use super::{BLOCK, Bundle, MAX_FILE, MAX_FILES, MAX_TOTAL, header, refused};
 use crate::{
@@ -168,6 +168,21 @@ impl<R: Read> Reader<R> {
     }
 }
 
+impl<R: Read + Seek> Reader<R> {
+    /// Passes the current content over without reading it, and says at which byte of the archive it begins. That the
+    /// archive reaches so far shows when what follows is read.
+    ///
+    /// # Errors
+    /// The archive cannot be read.
+    pub fn pass(&mut self) -> Result<u64> {
+        let at = self.from.stream_position().map_err(unreadable)?;
+        let left = i64::try_from(self.left).map_err(|_| refused("it holds content of an impossible size"))?;
+        self.from.seek_relative(left).map_err(unreadable)?;
+        self.left = 0;
+        Ok(at)
+    }
+}
+
 /// The current content's bytes.
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -269,6 +284,30 @@ mod tests {
             assert!(read(&whole[..end]).is_err(), "{end}");
         }
         read(&whole).unwrap();
+    }
+
+    #[test]
+    fn content_that_is_passed_over_is_where_it_is_said_to_be() {
+        let whole = archive(&[b"abc", &[9; 700], b""]);
+        let places = |bytes: &[u8]| -> Result<Vec<(Blob, u64)>> {
+            let (_, mut reader) = Reader::bundle(std::io::Cursor::new(bytes))?;
+            let mut places = Vec::new();
+            while let Some(blob) = reader.next_blob()? {
+                places.push((blob, reader.pass()?));
+            }
+            reader.finish()?;
+            Ok(places)
+        };
+        let found = places(&whole).unwrap();
+        assert_eq!(found.len(), 3);
+        for (blob, at) in found {
+            let at = usize::try_from(at).unwrap();
+            let content = &whole[at..at + usize::try_from(blob.size).unwrap()];
+            assert_eq!(Digest::of(content), blob.digest);
+        }
+        for end in 0..whole.len() {
+            assert!(places(&whole[..end]).is_err(), "{end}");
+        }
     }
 
     #[test]

@@ -29,8 +29,9 @@ pub struct GpuFacts {
     pub brand: Option<String>,
 }
 
-/// The verdict for an image on the host a profile describes, from `[gpu]` and `[driver]`.
-pub fn verdict(facts: &ImageFacts, profile: &Profile) -> Verdict {
+/// The verdict for an image on the host a profile describes, from `[gpu]` and the driver: the locked one's version where
+/// there is one (`[set]`), else `[driver]`.
+pub fn verdict(facts: &ImageFacts, profile: &Profile, locked_driver: Option<&str>) -> Verdict {
     if !profile.wants_gpus() {
         return match asks(facts) {
             None => said(NotApplicable, "the image names no CUDA version, and the host has no GPU"),
@@ -44,7 +45,7 @@ pub fn verdict(facts: &ImageFacts, profile: &Profile) -> Verdict {
     });
     let driver = match profile.driver.flavor {
         DriverFlavor::None => None,
-        DriverFlavor::Open | DriverFlavor::Proprietary => profile.driver.version.as_deref(),
+        DriverFlavor::Open | DriverFlavor::Proprietary => locked_driver.or(profile.driver.version.as_deref()),
     };
     // The container toolkit reads an image with a CUDA version and no requirement as `cuda>=VERSION`, and its
     // runtime refuses to start it (nvidia-container-toolkit, `internal/config/image`, "legacy" images).

@@ -167,15 +167,15 @@ fn the_profile_decides() {
     let plain = facts(None, &[]);
     let mut profile = crate::lock::tests::profile();
     profile.driver.version = Some("550.163.01".to_owned());
-    assert_eq!(verdict(&cuda, &profile).outcome, Minor);
-    assert_eq!(verdict(&plain, &profile).outcome, Unknown);
+    assert_eq!(verdict(&cuda, &profile, None).outcome, Minor);
+    assert_eq!(verdict(&plain, &profile, None).outcome, Unknown);
     // The container toolkit reads the image as `cuda>=12.8` and its runtime refuses it.
     profile.container.gpu_access = GpuAccess::NvidiaRuntime;
-    assert_eq!(verdict(&cuda, &profile).outcome, Refuse);
+    assert_eq!(verdict(&cuda, &profile, None).outcome, Refuse);
     profile.driver.flavor = DriverFlavor::None;
     profile.container.gpu_access = GpuAccess::None;
-    assert_eq!(verdict(&plain, &profile).outcome, NotApplicable);
-    assert_eq!(verdict(&cuda, &profile).outcome, Refuse);
+    assert_eq!(verdict(&plain, &profile, None).outcome, NotApplicable);
+    assert_eq!(verdict(&cuda, &profile, None).outcome, Refuse);
 }
 
 #[test]

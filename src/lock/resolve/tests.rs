@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    lock::{VerdictOutcome, diff, freshness, tests::PROFILE},
+    digest::Digest,
+    lock::{VerdictOutcome, diff, freshness, tests::PROFILE, wanted},
     oci::ClientConfig,
     profile,
     progress::{Event, Silent},
@@ -54,6 +55,14 @@ fn layout(dir: &Path, tag: &str, cuda: &str) {
         .unwrap();
 }
 
+fn images_named(name: &str) -> Update {
+    Update { images: Selection::Named([name.to_owned()].into()), ..Update::default() }
+}
+
+fn no_archives() -> Result<Archives> {
+    panic!("no archive is asked for where packages are not pinned");
+}
+
 struct Case {
     directory: tempfile::TempDir,
     profile: Profile,
@@ -93,7 +102,7 @@ impl Case {
     }
 
     async fn lock(&self, old: Option<&Lock>, update: Update) -> Result<Lock> {
-        lock(&self.request(old, update), self.client(), &Silent).await
+        lock(&self.request(old, update), self.client(), no_archives, &Silent).await
     }
 
     async fn moved(&self, old: &Lock, update: Update) -> Result<Vec<Moved>> {
@@ -106,7 +115,7 @@ async fn only_what_is_new_or_asked_for_is_resolved() {
     let mut case = Case::new(&[("a", "oci:a:1"), ("b", "oci:sub/b:1")]);
     layout(&case.directory.path().join("a"), "1", "12.4.1");
     layout(&case.directory.path().join("sub/b"), "1", "12.8.1");
-    let first = case.lock(None, Update::None).await.unwrap();
+    let first = case.lock(None, Update::default()).await.unwrap();
     assert_eq!(first.images["a"].facts.cuda.as_deref(), Some("12.4.1"));
     assert_eq!(first.images["a"].verdict.outcome, VerdictOutcome::Native);
     assert_eq!(first.images["b"].verdict.outcome, VerdictOutcome::Minor);
@@ -121,40 +130,40 @@ async fn only_what_is_new_or_asked_for_is_resolved() {
     layout(&case.directory.path().join("a"), "1", "12.5.0");
     layout(&case.directory.path().join("sub/b"), "1", "12.9.0");
     case.clients.set(0);
-    assert_eq!(case.lock(Some(&first), Update::None).await.unwrap(), first);
+    assert_eq!(case.lock(Some(&first), Update::default()).await.unwrap(), first);
     assert_eq!(case.clients.get(), 0, "no client is made");
-    assert!(case.moved(&first, Update::None).await.unwrap().is_empty());
+    assert!(case.moved(&first, Update::default()).await.unwrap().is_empty());
     assert_eq!(case.clients.get(), 0);
 
     // What is asked for is told, then taken; the other stays.
-    let only_a = Update::Images(["a".to_owned()].into());
+    let only_a = images_named("a");
     let moved = case.moved(&first, only_a.clone()).await.unwrap();
     assert_eq!(moved.len(), 1);
     assert_eq!((moved[0].name.as_str(), moved[0].from), ("a", first.images["a"].manifest));
     let second = case.lock(Some(&first), only_a).await.unwrap();
     assert_eq!(second.images["a"].manifest, moved[0].to);
     assert_eq!(second.images["b"], first.images["b"]);
-    assert!(diff(&first, &second).text().contains("CUDA 12.4.1 → 12.5.0"));
-    assert_eq!(case.moved(&second, Update::All).await.unwrap().len(), 1);
-    let third = case.lock(Some(&second), Update::All).await.unwrap();
+    assert!(diff(&first, &second).text(false).contains("CUDA 12.4.1 → 12.5.0"));
+    assert_eq!(case.moved(&second, Update::all()).await.unwrap().len(), 1);
+    let third = case.lock(Some(&second), Update::all()).await.unwrap();
     assert_eq!(third.images["b"].facts.cuda.as_deref(), Some("12.9.0"));
-    assert!(case.moved(&third, Update::All).await.unwrap().is_empty());
+    assert!(case.moved(&third, Update::all()).await.unwrap().is_empty());
 
     // A new driver makes new verdicts without asking anyone.
     case.clients.set(0);
     case.profile.driver.version = Some("580.65.06".into());
-    let judged = case.lock(Some(&third), Update::None).await.unwrap();
+    let judged = case.lock(Some(&third), Update::default()).await.unwrap();
     assert_eq!(judged.images["b"].verdict.outcome, VerdictOutcome::Native);
     // So does another name for the same image.
     case.profile = profile_with(&[("renamed", "oci:a:1")]);
-    let renamed = case.lock(Some(&third), Update::None).await.unwrap();
+    let renamed = case.lock(Some(&third), Update::default()).await.unwrap();
     assert_eq!(renamed.images.keys().collect::<Vec<_>>(), ["renamed"]);
     assert_eq!(renamed.images["renamed"].manifest, third.images["a"].manifest);
     assert_eq!(case.clients.get(), 0);
     // Another platform is another image.
     let mut other = third.clone();
     other.images.values_mut().for_each(|image| image.platform = "linux/arm64".into());
-    case.lock(Some(&other), Update::None).await.unwrap();
+    case.lock(Some(&other), Update::default()).await.unwrap();
     assert_eq!(case.clients.get(), 1);
 }
 
@@ -163,7 +172,7 @@ async fn one_bad_image_does_not_hide_another() {
     let case = Case::new(&[("bad", "oci:missing:1"), ("good", "oci:good:1"), ("worse", "oci:empty:1")]);
     layout(&case.directory.path().join("good"), "1", "12.4.1");
     fs::create_dir(case.directory.path().join("empty")).unwrap();
-    let error = case.lock(None, Update::None).await.unwrap_err();
+    let error = case.lock(None, Update::default()).await.unwrap_err();
     let told = format!("{error:?}");
     assert!(told.contains("missing") && told.contains("empty"), "{told}");
     assert_eq!(error.related().len(), 1);
@@ -172,7 +181,7 @@ async fn one_bad_image_does_not_hide_another() {
 #[tokio::test]
 async fn an_unknown_name_is_refused_before_anything_is_asked() {
     let case = Case::new(&[("a", "oci:a:1")]);
-    let error = case.lock(None, Update::Images(["b".to_owned()].into())).await.unwrap_err();
+    let error = case.lock(None, images_named("b")).await.unwrap_err();
     assert!(error.message().contains("`b`"));
     assert!(error.hints()[0].ends_with(": a"), "{:?}", error.hints());
     assert_eq!(case.clients.get(), 0);
@@ -189,7 +198,7 @@ async fn one_source_is_asked_once_and_progress_ends() {
     let case = Case::new(&[("one", "oci:a:1"), ("two", "oci:a:1")]);
     layout(&case.directory.path().join("a"), "1", "12.4.1");
     let seen = Seen(Mutex::new(Vec::new()));
-    let made = lock(&case.request(None, Update::None), case.client(), &seen).await.unwrap();
+    let made = lock(&case.request(None, Update::default()), case.client(), no_archives, &seen).await.unwrap();
     assert_eq!(made.images["one"], made.images["two"]);
     let events = seen.0.lock().unwrap().join("\n");
     assert!(events.contains("total: Some(1)"), "{events}");
@@ -205,9 +214,9 @@ async fn what_is_named_by_digest_is_never_asked_again() {
         images: [("x".to_owned(), crate::lock::tests::image(&reference, "x"))].into(),
         ..Lock::default()
     };
-    assert!(case.moved(&old, Update::All).await.unwrap().is_empty());
+    assert!(case.moved(&old, Update::all()).await.unwrap().is_empty());
     assert_eq!(
-        case.lock(Some(&old), Update::All).await.unwrap().images["x"].manifest,
+        case.lock(Some(&old), Update::all()).await.unwrap().images["x"].manifest,
         old.images["x"].manifest
     );
     assert_eq!(case.clients.get(), 0);

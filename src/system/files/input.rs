@@ -99,6 +99,52 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String> {
 /// # Errors
 /// The file cannot be written; what was there before is then unchanged.
 pub fn write_output(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let mut output = create_output(path, mode)?;
+    output.put(content)?;
+    output.commit()
+}
+
+/// A file the user named, being written piece by piece, as [`write_output`] does it. Dropped before
+/// [`Output::commit`], it leaves what was there.
+pub struct Output(Written);
+
+enum Written {
+    Beside(Pending),
+    /// Something that is no regular file.
+    Through(File, PathBuf),
+}
+
+impl Output {
+    /// Adds content.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn put(&mut self, content: &[u8]) -> Result<()> {
+        match &mut self.0 {
+            Written::Beside(pending) => pending.put(content),
+            Written::Through(file, path) => {
+                file.write_all(content).map_err(|error| failure("writing", path, error))
+            }
+        }
+    }
+
+    /// Flushes it and gives it its name.
+    ///
+    /// # Errors
+    /// That cannot be done; what was there before is then unchanged.
+    pub fn commit(self) -> Result<()> {
+        match self.0 {
+            Written::Beside(pending) => pending.commit(),
+            Written::Through(..) => Ok(()),
+        }
+    }
+}
+
+/// Begins a file the user named, to be written piece by piece.
+///
+/// # Errors
+/// As [`write_output`].
+pub fn create_output(path: &Path, mode: u32) -> Result<Output> {
     let mut target = path.to_owned();
     // As many links as the kernel follows (path_resolution(7)).
     for _ in 0..40 {
@@ -116,9 +162,8 @@ pub fn write_output(path: &Path, content: &[u8], mode: u32) -> Result<()> {
         }
         Ok(meta) if !meta.is_file() => {
             let opened = File::options().write(true).custom_flags(0).open(&target);
-            return opened
-                .and_then(|mut file| file.write_all(content))
-                .map_err(|error| failure("writing", path, error));
+            let file = opened.map_err(|error| failure("writing", path, error))?;
+            return Ok(Output(Written::Through(file, path.to_owned())));
         }
         Ok(meta) => Finish::Like(meta.permissions().mode(), Owner { uid: meta.uid(), gid: meta.gid() }),
         Err(_) => Finish::AsMade,
@@ -132,9 +177,22 @@ pub fn write_output(path: &Path, content: &[u8], mode: u32) -> Result<()> {
         return Err(Error::usage(format!("writing `{}`: it has no usable file name", path.display())));
     };
     let place = Place { parent: open_place(parent)?, name: name.to_owned(), shown: path.to_owned() };
-    let mut pending = Pending::create(place, finish, mode)?;
-    pending.put(content)?;
-    pending.commit()
+    Pending::create(place, finish, mode).map(|pending| Output(Written::Beside(pending)))
+}
+
+/// Bytes that are free where a file the user named is, or would be.
+///
+/// # Errors
+/// Its directory is not there, or the file system does not say.
+pub fn room_for(path: &Path) -> Result<u64> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    };
+    rustix::fs::statvfs(parent)
+        .map(|raw| raw.f_bavail.saturating_mul(raw.f_frsize))
+        .map_err(|error| failure("measuring", parent, error))
 }
 
 /// Writes a file the user named that nobody else may read, whole or not at all: 0600 and this user's,

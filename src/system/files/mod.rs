@@ -18,8 +18,8 @@ use rustix::{fs::FileType, io::Errno};
 
 pub use self::{
     input::{
-        absolute, exists, is_dir, is_there, list_input, make_dir, make_private_dir, open_input, read_input,
-        read_text, write_output, write_private,
+        Output, absolute, create_output, exists, is_dir, is_there, list_input, make_dir, make_private_dir,
+        open_input, read_input, read_text, room_for, write_output, write_private,
     },
     lock::{HostLock, refuse_held},
     partial::Partial,

@@ -4,8 +4,13 @@
 //! asked too, so that a mistake in their making does not pass for a refusal.
 
 mod archive;
+mod carrying;
 mod fixtures;
 mod keys;
-mod oracle;
-mod package;
+mod library;
+mod locking;
+pub(crate) mod oracle;
+pub(crate) mod package;
+mod reading;
+mod refusals;
 mod server;

@@ -19,6 +19,7 @@ schema = 1
 distribution = "debian"
 release = "trixie"
 architecture = "amd64"
+pin-packages = false
 [gpu]
 model = "H100"
 count = 8

@@ -1,5 +1,7 @@
 //! The real binary on a command line, in a directory of its own: what it says, its exit code, what it leaves.
 
+mod bundles;
+mod carrying;
 mod configuration;
 mod disk;
 mod good;
@@ -48,7 +50,8 @@ pub(crate) struct Ran {
 /// A profile of a host without GPUs, with these lines in `[images]` and this after it.
 pub(crate) fn profile(images: &str, more: &str) -> String {
     format!(
-        "schema = 1\n\n[host]\ndistribution = \"debian\"\nrelease = \"trixie\"\narchitecture = \"amd64\"\n\n\
+        "schema = 1\n\n[host]\ndistribution = \"debian\"\nrelease = \"trixie\"\narchitecture = \"amd64\"\n\
+         pin-packages = false\n\n\
          [driver]\nflavor = \"none\"\n\n[container]\nengine = \"docker\"\ngpu-access = \"none\"\n\n\
          [images]\n{images}\n\n{more}\n"
     )

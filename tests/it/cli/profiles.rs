@@ -100,7 +100,7 @@ fn a_wrong_profile_is_refused_by_every_verb() {
 fn the_line_is_shown() {
     let place = Place::new();
     place.put("profiles/p.toml", profile("", "[checks]\ndisk-free-gb = 1\ndisk-free = 2"));
-    let ran = place.refuses(["lock", "p"], 2, &["profiles/p.toml:19:1", "disk-free-gb = 1"], "disk-free-gib");
+    let ran = place.refuses(["lock", "p"], 2, &["profiles/p.toml:20:1", "disk-free-gb = 1"], "disk-free-gib");
     // All that is wrong is said at once.
     ran.says("profiles/p.toml:20:1").says("unknown key `disk-free`");
 }

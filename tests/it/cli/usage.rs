@@ -47,15 +47,9 @@ fn verbs_of_later_parts_say_so() {
         (&["verify", "/dev/null"], "verify"),
         (&["fleet"], "fleet"),
         (&["fleet", "roll", "p", "--hosts", "a,b"], "fleet"),
-        (&["toolkit", "install"], "toolkit install"),
         (&["doctor", "p", "--watch"], "--watch"),
         (&["doctor", "p", "--record", "x"], "--record"),
         (&["doctor", "p", "--facts", "x"], "--facts"),
-        (&["lock", "p", "--why", "libc6"], "--why"),
-        (&["lock", "p", "--mirror", "http://127.0.0.1:1"], "--mirror"),
-        (&["lock", "p", "--update", "package:libc6"], "package:"),
-        (&["bundle", "p", "-o", "x", "--with-images"], "--with-images"),
-        (&["bundle", "p", "-o", "x", "--with-packages"], "--with-packages"),
     ] {
         place.refuses(arguments.iter().copied(), 2, &["not in this version yet", names], "");
     }

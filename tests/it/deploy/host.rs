@@ -28,6 +28,7 @@ schema = 1
 distribution = "debian"
 release = "trixie"
 architecture = "amd64"
+pin-packages = false
 [driver]
 flavor = "none"
 [container]

@@ -1,6 +1,7 @@
 //! Deployments on a real Docker daemon.
 
 mod host;
+mod loaded;
 
 use std::{collections::BTreeMap, net::TcpListener, os::unix::fs::MetadataExt, time::Duration};
 

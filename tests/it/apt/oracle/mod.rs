@@ -217,7 +217,7 @@ fn entries(folder: &Path) -> Vec<String> {
 }
 
 /// Where this machine's own apt gets the distribution and its security updates from.
-fn mirrors() -> (String, String) {
+pub(crate) fn mirrors() -> (String, String) {
     let output = Command::new("apt-get")
         .args(["indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"])
         .output()

@@ -1,51 +1,18 @@
-//! Resolving: from a profile and its deployments to a lock, asking registries only for what is new, changed, or asked for.
-//! The one part of the lock that does I/O, all of it through `oci`.
+//! Images: registries are asked only for what is new, changed, or asked for.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
+    collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::{ImageFacts, Lock, LockedImage, Wanted, cuda, inputs, reference, wanted};
+use super::{Request, Selection};
 use crate::{
     digest::Digest,
     error::{Error, Result},
+    lock::{ImageFacts, LockedImage, Verdict, VerdictOutcome, Wanted, reference, wanted},
     oci::{self, Client, Platform, Source},
-    profile::{Deployment, Profile},
     progress::{Progress, Unit},
 };
-
-/// What is asked for again although it is locked.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Update {
-    /// Nothing: what is locked stays.
-    #[default]
-    None,
-    /// Every image.
-    All,
-    /// These images, by their name in the lock.
-    Images(BTreeSet<String>),
-}
-
-/// What a lock is made from.
-#[derive(Debug, Clone)]
-pub struct Request<'a> {
-    /// The profile's file name, such as `h100-vllm.toml`.
-    pub profile_file_name: &'a str,
-    /// The directory the profile lies in: `oci:` sources are relative to it.
-    pub directory: &'a Path,
-    /// The profile.
-    pub profile: &'a Profile,
-    /// Its deployments, by path as the profile writes it.
-    pub deployments: &'a BTreeMap<String, Deployment>,
-    /// Every other file the profile reads, by path as the profile writes it.
-    pub sources: &'a BTreeMap<String, Vec<u8>>,
-    /// The lock there is.
-    pub old: Option<&'a Lock>,
-    /// What is asked for again.
-    pub update: Update,
-}
 
 /// An image whose reference names something else than when it was locked.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -70,16 +37,17 @@ struct Work<'a> {
     resolved: BTreeMap<String, Wanted>,
 }
 
-/// Makes the lock. `client` is only called where a registry or layout must be asked: with nothing new, changed or to
-/// update, no network is touched. Verdicts are made anew for every image.
-///
-/// # Errors
-/// A profile whose images cannot be locked; every image that could not be resolved, each with its own message.
-pub async fn lock(
+/// Whether the images can be locked, and those to be updated are among them.
+pub(super) fn check(request: &Request<'_>) -> Result<()> {
+    sort(request, &wanted_images(request)?).map(drop)
+}
+
+/// The images of the lock. Their verdicts are still to be made.
+pub(super) async fn locked_images(
     request: &Request<'_>,
     client: impl FnOnce() -> Result<Client>,
     progress: &dyn Progress,
-) -> Result<Lock> {
+) -> Result<BTreeMap<String, LockedImage>> {
     let all = wanted_images(request)?;
     let mut work = sort(request, &all)?;
     let mut fresh = BTreeMap::new();
@@ -105,13 +73,7 @@ pub async fn lock(
             return Err(error);
         }
     }
-    let mut images: BTreeMap<String, LockedImage> =
-        work.kept.into_iter().map(|(name, image)| (name, image.clone())).chain(fresh).collect();
-    for image in images.values_mut() {
-        image.verdict = cuda::verdict(&image.facts, request.profile);
-    }
-    let inputs = inputs(request.profile_file_name, request.profile, request.deployments, request.sources);
-    Ok(Lock { inputs, images, ..Lock::default() })
+    Ok(work.kept.into_iter().map(|(name, image)| (name, image.clone())).chain(fresh).collect())
 }
 
 /// What has moved of the images that `update` names and the old lock has, by name. One HEAD each; nothing is written.
@@ -157,7 +119,7 @@ fn platform(request: &Request<'_>) -> Platform {
 
 /// Sorts the wanted images by what must be done for each.
 fn sort<'a>(request: &Request<'a>, all: &BTreeMap<String, Wanted>) -> Result<Work<'a>> {
-    if let Update::Images(names) = &request.update {
+    if let Selection::Named(names) = &request.update.images {
         let errors = names.iter().filter(|name| !all.contains_key(*name)).map(|name| {
             let known: Vec<&str> = all.keys().map(String::as_str).collect();
             Error::usage(format!("no image is named `{}`", name.escape_debug()))
@@ -175,11 +137,7 @@ fn sort<'a>(request: &Request<'a>, all: &BTreeMap<String, Wanted>) -> Result<Wor
             // An image that was only given another name is still the same image.
             old.images.get(name).filter(fits).or_else(|| old.images.values().find(fits))
         });
-        let selected = match &request.update {
-            Update::None => false,
-            Update::All => true,
-            Update::Images(names) => names.contains(name),
-        };
+        let selected = request.update.images.has(name);
         match locked {
             None => {
                 work.resolved.insert(name.clone(), wanted.clone());
@@ -299,10 +257,10 @@ async fn resolve(
             .and_then(Shared::take);
         match answer {
             Some(Ok(resolved)) => {
-                images.insert(name.clone(), locked(request, wanted, resolved));
+                images.insert(name.clone(), locked(wanted, resolved));
             }
             Some(Err(error)) => {
-                let known = error.message().contains(&super::reference::without_tag(&wanted.reference));
+                let known = error.message().contains(&reference::without_tag(&wanted.reference));
                 let which = format!("this is image `{name}`: `{}`", wanted.reference);
                 errors.push(if known { error } else { error.hint(which) });
             }
@@ -312,7 +270,7 @@ async fn resolve(
     Error::join(errors).map_or(Ok(images), Err)
 }
 
-fn locked(request: &Request<'_>, wanted: &Wanted, resolved: oci::Resolved) -> LockedImage {
+fn locked(wanted: &Wanted, resolved: oci::Resolved) -> LockedImage {
     let facts = ImageFacts {
         cuda: resolved.facts.cuda,
         require: resolved.facts.require,
@@ -329,10 +287,8 @@ fn locked(request: &Request<'_>, wanted: &Wanted, resolved: oci::Resolved) -> Lo
         config: resolved.config,
         download: resolved.download,
         layers: resolved.layers,
-        verdict: cuda::verdict(&facts, request.profile),
+        // Made for all images at once, when the driver is known.
+        verdict: Verdict { outcome: VerdictOutcome::Unknown, because: String::new() },
         facts,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,126 @@
+//! The container engine and toolkit alone: the same steps for a part of the lock.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Change, Goal, Inputs, Plan, Record, Step,
+    packages::{self, Phase},
+    parts,
+    state::{HostState, Target},
+};
+use crate::{
+    error::{Error, Result},
+    lock::{Lock, LockedPackage},
+};
+
+/// Why a package is in the lock by itself: the engine, and what gives containers their GPUs.
+const WANTED_BY: &str = "container";
+
+/// The plan that brings the container engine and toolkit of the lock, and Docker's configuration. It makes no generation:
+/// nothing is held, nothing is removed, and a later `provision` takes what is there as it finds it.
+///
+/// # Errors
+/// The lock has neither; what stands in the way of Docker's configuration.
+pub fn toolkit(inputs: &Inputs, state: &HostState) -> Result<Plan> {
+    let lock = Lock { packages: part(inputs.lock), ..inputs.lock.clone() };
+    if lock.packages.is_empty() {
+        return Err(Error::usage("the lock has no container engine to install").hint(
+            "let the profile pin packages (`[host] pin-packages`), with `[container] engine`, then `bedplate lock`",
+        ));
+    }
+    let mut profile = inputs.profile.clone();
+    profile.host.strict = false;
+    let inputs = Inputs { profile: &profile, lock: &lock, ..*inputs };
+    let prior = Record::merged(
+        state.current.as_ref().map(|known| &known.record),
+        state.interrupted.iter().map(|known| &known.record),
+    );
+    let mut plan = Plan {
+        generation: state.current.as_ref().map_or(0, |known| known.number),
+        change: Change::Repair,
+        finishes: None,
+        steps: Vec::new(),
+        deferred: Vec::new(),
+        warnings: Vec::new(),
+        missing: Vec::new(),
+        reboot: None,
+        unlocked: Vec::new(),
+        record: Record::default(),
+    };
+    // Of no earlier generation, so that nothing counts as left by one.
+    let Phase { steps, engine } =
+        packages::plan(&inputs, state, Goal::Provision, &Record::default(), &mut plan)?;
+    plan.unlocked.clear();
+    plan.steps.extend(steps.into_iter().filter(|step| !matches!(step, Step::HoldPackages { .. })));
+    if state.target == Target::Host {
+        let docker = parts::docker(&inputs, state, engine, &prior, &mut plan)?;
+        plan.steps.extend(docker);
+    }
+    Ok(plan)
+}
+
+/// The packages that are reached from those the container engine and toolkit are wanted by.
+fn part(lock: &Lock) -> Vec<LockedPackage> {
+    let is_named = |package: &LockedPackage, name: &str| {
+        name.split_once(':').map_or(package.name == name, |(name, architecture)| {
+            package.name == name && package.architecture == architecture
+        })
+    };
+    let mut reached: BTreeSet<usize> = BTreeSet::new();
+    let mut open: Vec<usize> = lock
+        .packages
+        .iter()
+        .enumerate()
+        .filter(|(_, package)| package.wanted_by.iter().any(|word| word == WANTED_BY))
+        .map(|(index, _)| index)
+        .collect();
+    while let Some(index) = open.pop() {
+        if !reached.insert(index) {
+            continue;
+        }
+        for name in &lock.packages[index].depends {
+            open.extend(
+                lock.packages
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, package)| is_named(package, name))
+                    .map(|(index, _)| index),
+            );
+        }
+    }
+    reached.into_iter().map(|index| lock.packages[index].clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    #[test]
+    fn the_part_is_what_the_engine_reaches() {
+        let package = |name: &str, depends: &[&str], wanted_by: &[&str]| LockedPackage {
+            repository: "debian".into(),
+            name: name.into(),
+            version: "1".into(),
+            architecture: "amd64".into(),
+            sha256: Digest::of(name),
+            size: 1,
+            path: name.into(),
+            depends: depends.iter().map(|name| (*name).to_owned()).collect(),
+            wanted_by: wanted_by.iter().map(|word| (*word).to_owned()).collect(),
+        };
+        let lock = Lock {
+            packages: vec![
+                package("chrony", &["libc6"], &["packages"]),
+                package("containerd", &["libc6", "runc"], &[]),
+                package("docker.io", &["containerd"], &["container"]),
+                package("libc6", &["docker.io"], &["essential"]),
+                package("runc", &["libc6:amd64"], &[]),
+            ],
+            ..Lock::default()
+        };
+        let names: Vec<String> = part(&lock).into_iter().map(|package| package.name).collect();
+        assert_eq!(names, ["containerd", "docker.io", "libc6", "runc"]);
+        assert!(part(&Lock::default()).is_empty());
+    }
+}

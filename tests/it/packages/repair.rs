@@ -1,0 +1,76 @@
+//! Interrupted anywhere, the next run repairs.
+
+use std::{fs, time::Duration};
+
+use bedplate::plan::{Goal, Step};
+
+use super::guest::Guest;
+use crate::apt::package::Package;
+
+#[test]
+fn what_is_half_installed_is_finished() {
+    let guest = Guest::new();
+    // Unpacked and never configured, by someone else; and one of ours that was cut short while it was unpacked.
+    guest.dpkg("--unpack", &[&Package::new("bp-stray", "1")]);
+    let ours = Package::new("bp-ours", "1");
+    guest.dpkg("-i", &[&ours]);
+    let status = guest.text("/var/lib/dpkg/status");
+    let broken = status.replacen(
+        "Package: bp-ours\nStatus: install ok installed",
+        "Package: bp-ours\nStatus: install reinstreq half-installed",
+        1,
+    );
+    assert_ne!(status, broken);
+    fs::write(guest.at("/var/lib/dpkg/status"), broken).unwrap();
+    let (plan, _) = guest.provision(&[&ours]).unwrap();
+    assert!(
+        matches!(&plan.steps[0], Step::RepairPackages { packages } if *packages == ["bp-ours", "bp-stray"]),
+        "{:?}",
+        plan.lines()
+    );
+    assert_eq!((guest.state("bp-ours"), guest.state("bp-stray")), ("hi 1".into(), "ii 1".into()));
+    guest.is_tidy();
+    assert!(guest.plan(&[&ours]).is_empty());
+}
+
+#[test]
+fn what_cannot_be_configured_is_said() {
+    let guest = Guest::new();
+    let bad = Package::new("bp-bad", "1").script("postinst", "#!/bin/sh\necho the reason >&2\nexit 7\n");
+    let error = guest.provision(&[&bad]).unwrap_err();
+    let said = format!("{error:?}");
+    assert!(said.contains("the reason") && said.contains("bp-bad"), "{said}");
+    // The generation is pending; the mended package finishes it.
+    let good = Package::new("bp-bad", "2");
+    let (plan, _) = guest.provision(&[&good]).unwrap();
+    assert!(plan.finishes.is_some());
+    assert_eq!(guest.state("bp-bad"), "hi 2");
+    guest.is_tidy();
+}
+
+#[test]
+fn killed_anywhere_it_converges() {
+    let guest = Guest::new();
+    let slow = |name: &str, version: &str| {
+        let script = "#!/bin/sh\nsleep 0.1\n";
+        Package::new(name, version).script("postinst", script).script("prerm", script)
+    };
+    let set = |version: &str| ["bp-a", "bp-b", "bp-c"].map(|name| slow(name, version)).to_vec();
+    let mut wait = 150;
+    for version in ["1", "2", "1"] {
+        let packages = set(version);
+        let packages: Vec<&Package> = packages.iter().collect();
+        let bundle = guest.bundle(guest.locked(&packages));
+        for _ in 0..4 {
+            // Spread over what a whole run takes, and never the same twice.
+            wait = (wait * 7 + 131) % 2300;
+            let _ = guest.run(&bundle, Goal::Provision, Some(Duration::from_millis(wait)));
+        }
+        guest.provision(&packages).unwrap();
+        guest.is_tidy();
+        for package in &packages {
+            assert_eq!(guest.state(&package.name), format!("hi {version}"));
+        }
+        assert!(guest.plan(&packages).is_empty());
+    }
+}
