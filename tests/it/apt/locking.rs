@@ -139,7 +139,7 @@ impl Made {
     }
 
     /// `lock gpu` with these arguments.
-    fn run(&self, arguments: &[&str]) -> Ran {
+    pub(super) fn run(&self, arguments: &[&str]) -> Ran {
         self.place.run(lock_in(&self.store, &[&["gpu"], arguments].concat()))
     }
 
