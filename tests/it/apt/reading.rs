@@ -8,8 +8,9 @@ use super::{
     keys::{Keys, Signing, day},
     library::{all, flat, noble, packages, read, read_warned},
     package::Package,
-    server::Server,
+    server::{Fault, Server},
 };
+use crate::support::faulty::status;
 
 /// A suite `noble` with one package of this version.
 fn one(release: &Release<'_>, version: &str, keys: &Keys) -> Archive {
@@ -26,7 +27,7 @@ async fn every_form_of_release_file_and_index() {
             [(&[".xz", ".gz"][..], ".xz"), (&[".gz"], ".gz"), (&["", ".gz"], ".gz"), (&[""], "")]
         {
             for by_hash in [true, false] {
-                let release = Release { form, compressions, by_hash, ..Release::new("noble", BY) };
+                let release = Release { by_hash, compressions, form, ..Release::new("noble", BY) };
                 let archive = one(&release, "1", &keys);
                 let index = &archive.0[&format!("dists/noble/main/binary-amd64/Packages{asked}")];
                 let by_digest =
@@ -69,6 +70,9 @@ async fn an_archive_as_ubuntus() {
     }
     let suites: Vec<&str> = read.seen["ubuntu"].suites.keys().map(String::as_str).collect();
     assert_eq!(suites, ["noble", "noble-security", "noble-updates"]);
+    let mut paths: Vec<String> = read.catalog.iter().map(|(_, record)| record.path.to_owned()).collect();
+    paths.sort();
+    assert_eq!(paths, files.packages());
     // What the catalog says of a package is what lies at its path.
     for (_, record) in read.catalog.iter() {
         let bytes = &files.0[record.path];
@@ -236,6 +240,18 @@ async fn mirrors_one_after_the_other() {
     archive.uris = vec![half.url.parse().unwrap(), good.url.parse().unwrap()];
     assert_eq!(packages(&read(&archive, None).await.unwrap()), ["one 1"]);
     assert_eq!(good.seen().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_stumbles() {
+    let keys = Keys::with(SIGNER);
+    let files = one(&Release::new("noble", BY), "1", &keys);
+    // Every other request is answered with 503.
+    let fault: Fault = Box::new(|asked| (asked.before % 2 == 0).then(|| status(503, "")));
+    let server = Server::faulty(files, fault).await;
+    let (read, warned) = read_warned(&noble(&server.url, &keys.armored(BY)), None).await;
+    assert_eq!(packages(&read.unwrap()), ["one 1"]);
+    assert_eq!((server.seen().len(), warned.len()), (4, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -64,6 +64,7 @@ async fn signatures() {
     let (other, old) = ("Other <other@example.org>", "Old <old@example.org>");
     keys.make(other);
     keys.make_as(old, "ed25519", -100, "10d");
+    let by_old = [old];
     let key = keys.armored(BY);
     let fingerprint = keys.fingerprint(SIGNER);
     for form in [Form::Inline, Form::Apart] {
@@ -77,7 +78,7 @@ async fn signatures() {
         changed.edit(file, "Label: Test", "Label: Tent");
         holds(&refused(changed, &key).await, &["is bad: the content is not what was signed"]);
 
-        let signing = Signing { day: -95, ..Signing::by(&[old]) };
+        let signing = Signing { day: -95, ..Signing::by(&by_old) };
         let error =
             refused(made(&Release { signing, ..release.clone() }, &one(), &keys), &keys.armored(&[old]))
                 .await;
