@@ -1,10 +1,10 @@
 # `make try` shows the whole road on a fresh machine; `make test` is what CI runs.
-.PHONY: try try-clean test test-full lint bench build setup test-machine clean
+.PHONY: try try-clean test test-full lint bench fuzz build setup test-machine clean
 
 CARGO ?= cargo
 VM_DIR := $(if $(BEDPLATE_VM_DIR),$(BEDPLATE_VM_DIR),$(CURDIR)/.cache/vm)
 IMAGES := $(CURDIR)/.cache/images
-SCRIPTS := .ci/run tests/setup/packages.sh tests/setup/flake tests/vm/machine tests/vm/registry tests/vm/try tests/vm/images/build \
+SCRIPTS := .ci/run fuzz/run benches/packages tests/setup/packages.sh tests/setup/flake tests/vm/machine tests/vm/registry tests/vm/try tests/vm/images/build \
   tests/vm/base/customize tests/vm/base/init
 export BEDPLATE_VM_DIR := $(VM_DIR)
 
@@ -34,6 +34,10 @@ lint:
 
 bench: setup test-machine
 	benches/run
+
+# Every reader of what others wrote, ten minutes each.
+fuzz:
+	fuzz/run 600
 
 build:
 	$(CARGO) build --locked --release

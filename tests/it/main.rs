@@ -9,3 +9,4 @@ mod imports;
 mod reference;
 mod registry;
 mod support;
+mod workflow;

@@ -1,0 +1,8 @@
+//! A deployment: any text is one or gives errors with their place.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let _ = bedplate::profile::deployment::parse("fuzz.yaml", text);
+});

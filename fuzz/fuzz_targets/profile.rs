@@ -1,0 +1,8 @@
+//! A host profile: any text is one or gives errors with their place.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let _ = bedplate::profile::parse("fuzz.toml", text);
+});
