@@ -172,7 +172,6 @@ fn control_files(mut reader: impl Read, limit: u64) -> Result<ControlFiles, Bad>
         }
         *slot = Some(bytes);
     }
-    drop(archive);
     drain(reader)?;
     Ok((control, conffiles))
 }
@@ -192,7 +191,6 @@ fn data_files(mut reader: impl Read, limit: u64) -> Result<u64, Bad> {
         let mut entry = entry.map_err(Bad::Read)?;
         files += u64::from(tree.add(&mut entry)?.is_some());
     }
-    drop(archive);
     drain(reader)?;
     Ok(files)
 }

@@ -297,10 +297,10 @@ mod tests {
         )
             .prop_map(|(name, qualifier, version, words, profile)| {
                 let mut text = name;
-                qualifier.iter().for_each(|q| text += &format!(":{q}"));
-                version.iter().for_each(|(sign, v)| text += &format!(" ({sign}{v})"));
-                words.iter().for_each(|w| text += &format!(" [{w}]"));
-                profile.iter().for_each(|p| text += &format!(" <{p}>"));
+                text += &qualifier.map_or_else(String::new, |q| format!(":{q}"));
+                text += &version.map_or_else(String::new, |(sign, v)| format!(" ({sign}{v})"));
+                text += &words.map_or_else(String::new, |w| format!(" [{w}]"));
+                text += &profile.map_or_else(String::new, |p| format!(" <{p}>"));
                 text
             })
     }

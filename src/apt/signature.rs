@@ -290,7 +290,7 @@ fn by(
         return Err(Found::NotForSigning(key));
     }
     let made = signature.created().map_or(0, |at| i64::from(at.as_secs()));
-    let until = after(made, signature.signature_expiration_time().map_or(0, |lasts| lasts.as_secs()));
+    let until = after(made, signature.signature_expiration_time().map_or(0, pgp::types::Duration::as_secs));
     if let Some(at) = until.filter(|until| *until <= now) {
         return Err(Found::SignatureExpired(key, at));
     }
@@ -350,7 +350,7 @@ fn subkey_state(certificate: &SignedPublicKey, subkey: &SignedPublicSubKey, now:
 }
 
 fn created(signature: &Signature) -> u32 {
-    signature.created().map_or(0, |at| at.as_secs())
+    signature.created().map_or(0, pgp::types::Timestamp::as_secs)
 }
 
 fn later(signature: &Signature, now: Timestamp) -> bool {
@@ -358,7 +358,7 @@ fn later(signature: &Signature, now: Timestamp) -> bool {
 }
 
 fn expiry(signature: &Signature, key_created: u32) -> Option<Timestamp> {
-    after(i64::from(key_created), signature.key_expiration_time().map_or(0, |lasts| lasts.as_secs()))
+    after(i64::from(key_created), signature.key_expiration_time().map_or(0, pgp::types::Duration::as_secs))
 }
 
 /// `lasts` seconds after `start`; zero means for ever (RFC 9580, 5.2.3.13 and 5.2.3.18).

@@ -149,30 +149,28 @@ pub fn one_line(text: &str) -> Vec<Source> {
 /// The form of `.sources` files (deb822(5)).
 pub fn deb822(text: &str) -> Vec<Source> {
     let mut sources = Vec::new();
+    // Comments may stand between the lines of a value.
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let text = lines.fold(String::new(), |text, line| text + line.trim_end() + "\n");
     // A broken stanza does not take the others along.
-    for stanza in text.replace("\r\n", "\n").split("\n\n") {
+    for stanza in text.split("\n\n") {
         for stanza in control::stanzas(stanza.as_bytes()).unwrap_or_default() {
             let on = stanza.get("Enabled").is_none_or(|word| {
                 !["no", "false", "without", "off", "disable", "0"]
                     .iter()
                     .any(|no| word.eq_ignore_ascii_case(no))
             });
-            let comments = |field: &str| -> Vec<String> {
-                let lines = stanza.get(field).unwrap_or_default().lines();
-                let lines = lines.filter(|line| !line.trim_start().starts_with('#'));
-                lines.flat_map(str::split_whitespace).map(str::to_owned).collect()
-            };
-            if !on || !comments("Types").iter().any(|kind| kind == "deb") {
+            if !on || !stanza.words("Types").iter().any(|kind| kind == "deb") {
                 continue;
             }
             let signed_by = stanza.get("Signed-By").unwrap_or_default().trim();
             let signed_by = if signed_by.contains("BEGIN PGP") { "key" } else { signed_by };
-            let uris = comments("URIs");
+            let uris = stanza.words("URIs");
             add(
                 &mut sources,
                 uris.iter().map(String::as_str),
-                &comments("Suites"),
-                &comments("Components"),
+                &stanza.words("Suites"),
+                &stanza.words("Components"),
                 signed_by,
             );
         }

@@ -139,7 +139,7 @@ fn a_directory_of_configuration() {
     assert_eq!(read(directory.path()).unwrap(), []);
     assert_eq!(read_proxies(directory.path()).unwrap(), Proxies::default());
     let write = |path: &str, text: &str| {
-        files::write_output(&directory.path().join(path), text.as_bytes(), 0o644).unwrap()
+        files::write_output(&directory.path().join(path), text.as_bytes(), 0o644).unwrap();
     };
     files::make_dir(&directory.path().join("sources.list.d")).unwrap();
     files::make_dir(&directory.path().join("apt.conf.d")).unwrap();

@@ -11,7 +11,7 @@ packages=(
   # the services that the tests talk to
   docker.io docker-registry skopeo umoci iptables iproute2 apache2-utils openssh-server openssh-client
   # the test machine and the demonstration images
-  mmdebstrap debian-archive-keyring gpgv qemu-system-x86 busybox-static e2fsprogs xz-utils zstd
+  mmdebstrap debian-archive-keyring gpgv gnupg qemu-system-x86 busybox-static e2fsprogs xz-utils zstd
   # what tests and benchmarks compare with or read with
   jq curl nix-bin hyperfine procps
   # lints

@@ -109,7 +109,7 @@ impl<'a> Suite<'a> {
     pub(super) async fn read(&self) -> Result<SuiteRead> {
         let first = self.release(false).await?;
         let error = match self.indices(&first).await {
-            Ok(parts) => return Ok(self.done(first, parts)),
+            Ok(parts) => return Ok(done(first, parts)),
             Err(Problem::Other(error)) => return Err(error),
             Err(Problem::Changed(error)) => error,
         };
@@ -118,7 +118,7 @@ impl<'a> Suite<'a> {
             return Err(error);
         }
         match self.indices(&second).await {
-            Ok(parts) => Ok(self.done(second, parts)),
+            Ok(parts) => Ok(done(second, parts)),
             Err(Problem::Other(error)) => Err(error),
             Err(Problem::Changed(error)) => Err(Error::failed(format!(
                 "the archive `{}` `{}` changes while it is read: its release file was read twice, and its indices \
@@ -128,15 +128,6 @@ impl<'a> Suite<'a> {
             .because(error)
             .hint("wait until the mirror is up to date, some minutes, or use another: `--mirror URL`")),
         }
-    }
-
-    fn done(&self, found: Found, parts: Vec<Part>) -> SuiteRead {
-        let seen = SeenSuite {
-            release: Digest::of(&found.verified.text),
-            date: found.release.date.to_string(),
-            signed_by: found.verified.signed_by,
-        };
-        SuiteRead { seen, parts }
     }
 
     fn is_flat(&self) -> bool {
@@ -470,6 +461,16 @@ impl<'a> Suite<'a> {
         self.remember(listed.digest, &index);
         Ok(index)
     }
+}
+
+/// What is told of a suite whose indices were read.
+fn done(found: Found, parts: Vec<Part>) -> SuiteRead {
+    let seen = SeenSuite {
+        release: Digest::of(&found.verified.text),
+        date: found.release.date.to_string(),
+        signed_by: found.verified.signed_by,
+    };
+    SuiteRead { seen, parts }
 }
 
 /// Why no mirror gave a file as it is listed.

@@ -126,8 +126,7 @@ fn universe<'a>(ask: &Ask<'a>, low: bool) -> Universe<'a> {
 /// The chosen packages with what they depend on and who wants them.
 fn described(universe: &Universe<'_>, ask: &Ask<'_>, chosen: &[PackageId]) -> Vec<Chosen> {
     let set: HashSet<PackageId> = chosen.iter().copied().collect();
-    let mut wanted: Vec<(Vec<PackageId>, &str)> =
-        universe.base().into_iter().map(|(ids, word)| (ids, word)).collect();
+    let mut wanted: Vec<(Vec<PackageId>, &str)> = universe.base();
     wanted.extend(ask.roots.iter().map(|root| (universe.root(root), root.because.as_str())));
     let mut packages: Vec<Chosen> = chosen
         .iter()

@@ -128,14 +128,13 @@ impl<'u, 'c> Provider<'u, 'c> {
             [one] => Requirement::Single(*one),
             _ => {
                 let mut known = self.sets.borrow_mut();
-                let id = match known.known_unions.get(&sets) {
-                    Some(id) => *id,
-                    None => {
-                        let id = VersionSetUnionId(known.unions.len() as u32);
-                        known.unions.push(sets.clone());
-                        known.known_unions.insert(sets, id);
-                        id
-                    }
+                let id = if let Some(id) = known.known_unions.get(&sets) {
+                    *id
+                } else {
+                    let id = VersionSetUnionId(known.unions.len() as u32);
+                    known.unions.push(sets.clone());
+                    known.known_unions.insert(sets, id);
+                    id
                 };
                 Requirement::Union(id)
             }

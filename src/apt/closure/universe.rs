@@ -144,10 +144,6 @@ impl<'c> Universe<'c> {
         }
     }
 
-    pub(in crate::apt) fn is_preferred(&self, id: PackageId) -> bool {
-        self.preferred.contains(&id)
-    }
-
     /// The slot a package is of, if its architecture is in play and it may be chosen.
     pub(in crate::apt) fn slot_of(&self, id: PackageId) -> Option<Slot> {
         if let Some(slot) = self.slots.borrow().of.get(&id) {
@@ -264,11 +260,11 @@ impl<'c> Universe<'c> {
                 Wanted::Own(a) | Wanted::Exact(a) => self.architectures.get(a) == Some(&q),
                 Wanted::Any => q == "any",
             };
-            let provided = self.provided(&record, relation).any(|provided| match provided.qualifier {
+            let is_provided = provided(&record, relation).any(|provided| match provided.qualifier {
                 Some(q) => qualified(q),
                 None => self.architecture(&record).is_some_and(|a| wanted.met_by(a, record.multi_arch)),
             });
-            if provided && !ids.contains(&id) {
+            if is_provided && !ids.contains(&id) {
                 providers.push(id);
             }
         }
@@ -287,24 +283,6 @@ impl<'c> Universe<'c> {
     fn providing(&self, relation: &Relation<'_>) -> Vec<PackageId> {
         let all = self.catalog.providing(relation.name).iter().copied();
         all.filter(|id| self.slot_of(*id).is_some()).collect()
-    }
-
-    /// The entries of a package's `Provides` that meet a relation's name and version.
-    fn provided<'r>(
-        &self,
-        record: &Record<'c>,
-        relation: &'r Relation<'_>,
-    ) -> impl Iterator<Item = Relation<'c>> + use<'c, 'r> {
-        // A field that cannot be read provides nothing here; who chooses the package is told.
-        let all = relation::parse(record.provides).unwrap_or_default();
-        all.into_iter().flatten().filter(move |provided| {
-            provided.name == relation.name
-                && match (relation.version, provided.version) {
-                    (None, _) => true,
-                    (Some(_), Some((relation::Operator::Equal, version))) => relation.admits(version),
-                    (Some(_), _) => false,
-                }
-        })
     }
 
     /// What a package needs: its `Pre-Depends` and `Depends`.
@@ -401,7 +379,7 @@ impl<'c> Universe<'c> {
             let other = self.catalog.get(id);
             if other.name != record.name
                 && architecture_met(&other)
-                && self.provided(&other, relation).next().is_some()
+                && provided(&other, relation).next().is_some()
                 && !ids.contains(&id)
             {
                 ids.push(id);
@@ -475,6 +453,23 @@ pub(super) fn find(catalog: &Catalog, locked: &Preferred) -> Option<PackageId> {
     catalog.named(&locked.name).iter().copied().find(|id| {
         let record = catalog.get(*id);
         record.architecture == locked.architecture && record.version == locked.version
+    })
+}
+
+/// The entries of a package's `Provides` that meet a relation's name and version.
+fn provided<'c, 'r>(
+    record: &Record<'c>,
+    relation: &'r Relation<'_>,
+) -> impl Iterator<Item = Relation<'c>> + use<'c, 'r> {
+    // A field that cannot be read provides nothing here; who chooses the package is told.
+    let all = relation::parse(record.provides).unwrap_or_default();
+    all.into_iter().flatten().filter(move |provided| {
+        provided.name == relation.name
+            && match (relation.version, provided.version) {
+                (None, _) => true,
+                (Some(_), Some((relation::Operator::Equal, version))) => relation.admits(version),
+                (Some(_), _) => false,
+            }
     })
 }
 

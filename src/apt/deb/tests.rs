@@ -11,7 +11,7 @@ const CONTROL: &str = "Package: tiny\nVersion: 1:2.0-3~a\nArchitecture: amd64\nM
 fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = b"!<arch>\n".to_vec();
     for (name, bytes) in members {
-        write!(out, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", bytes.len()).unwrap();
+        writeln!(out, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", bytes.len()).unwrap();
         out.extend_from_slice(bytes);
         if bytes.len() % 2 == 1 {
             out.push(b'\n');
@@ -113,10 +113,11 @@ fn plain_data() -> Vec<Vec<u8>> {
     ]
 }
 
+type Packer = fn(&[u8]) -> Vec<u8>;
+
 #[test]
 fn a_plain_package_is_read_in_every_compression() {
     let (control, data) = (control_tar(), tar(&plain_data()));
-    type Packer = fn(&[u8]) -> Vec<u8>;
     let packers: [(&str, Packer); 4] = [("", <[u8]>::to_vec), (".gz", gz), (".xz", xz), (".zst", zst)];
     for (control_end, pack_control) in packers {
         for (data_end, pack_data) in packers {
@@ -176,13 +177,15 @@ fn a_failing_file_is_told_from_a_damaged_one() {
     }
 }
 
+type Members<'m> = &'m [(&'m str, &'m [u8])];
+
 #[test]
 fn what_is_no_package_is_refused() {
     let (control, data) = (xz(&control_tar()), xz(&tar(&plain_data())));
     let (control, data) = (control.as_slice(), data.as_slice());
     let format = ("debian-binary", b"2.0\n".as_slice());
     let newer = ("debian-binary", b"3.0\n".as_slice());
-    let cases: &[(&[(&str, &[u8])], &str)] = &[
+    let cases: &[(Members<'_>, &str)] = &[
         (&[], "it is empty"),
         (&[("control.tar.xz", control), format, ("data.tar.xz", data)], "begins with `control.tar.xz`"),
         (

@@ -57,8 +57,11 @@ impl Tree {
         let header = entry.header();
         let name = self.long_name.take().unwrap_or_else(|| header.path_bytes().into_owned());
         let long_link = self.long_link.take();
-        let target =
-            || long_link.or_else(|| header.link_name_bytes().map(|b| b.into_owned())).unwrap_or_default();
+        let target = || {
+            long_link
+                .or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned))
+                .unwrap_or_default()
+        };
         let Some(path) = plain(&name) else {
             return Err(self.no(format!("has the path `{}`, which leads out of the package", shown(&name))));
         };

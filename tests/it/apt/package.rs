@@ -94,7 +94,7 @@ impl Package {
     }
 
     pub(crate) fn architecture(mut self, architecture: &str) -> Self {
-        self.architecture = architecture.to_owned();
+        architecture.clone_into(&mut self.architecture);
         self
     }
 
@@ -230,7 +230,7 @@ pub(crate) fn zstd(bytes: &[u8]) -> Vec<u8> {
 pub(crate) fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = b"!<arch>\n".to_vec();
     for (name, bytes) in members {
-        write!(out, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", bytes.len()).unwrap();
+        writeln!(out, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", bytes.len()).unwrap();
         out.extend_from_slice(bytes);
         if bytes.len() % 2 == 1 {
             out.push(b'\n');
