@@ -6,8 +6,8 @@
 mod archive;
 mod fixtures;
 mod keys;
-mod locking;
 mod library;
+mod locking;
 mod oracle;
 mod package;
 mod reading;
