@@ -51,6 +51,22 @@ pub(super) fn os(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     tally.verdict(format!("{} {}", wanted.distribution.id(), wanted.release), "nothing to look at")
 }
 
+pub(super) fn kernel(subject: &Subject<'_>, facts: &Facts) -> Verdict {
+    let set = subject.lock.as_ref().and_then(|locked| locked.lock.set.as_ref());
+    let Some(locked) = set.and_then(|set| set.kernel.as_ref()) else {
+        return Verdict::not_applicable("no kernel is locked");
+    };
+    match facts.kernel.as_result() {
+        Ok(kernel) if kernel.release == *locked => {
+            Verdict::pass(format!("kernel {locked} runs")).saw(format!("uname: {}", kernel.release))
+        }
+        Ok(kernel) => Verdict::fail(format!("kernel {} runs, and {locked} is locked", kernel.release))
+            .saw(format!("uname: {}", kernel.release))
+            .next("bring it with `bedplate provision`, then `reboot`; if another starts, choose it in the boot loader"),
+        Err(why) => Verdict::unknown(why),
+    }
+}
+
 /// Needs of one file system.
 #[derive(Default)]
 struct Need {

@@ -83,6 +83,16 @@ static REGISTRY: &[Check] = &[
         ],
     ),
     check(
+        "host.kernel",
+        Layer::Doctor,
+        host::kernel,
+        [
+            "uname(2) against the kernel of the lock's `[set]`",
+            "kernel and driver are locked as a pair: modules that were built for one kernel do not load on another",
+            "restart the host; if another kernel starts all the same, choose the locked one in the boot loader (`GRUB_DEFAULT` in `/etc/default/grub`, then `update-grub`)",
+        ],
+    ),
+    check(
         "host.disk",
         Layer::Doctor,
         host::disk,
@@ -392,7 +402,6 @@ static REGISTRY: &[Check] = &[
 
 /// Checks of the catalogue that come with a later version.
 pub const LATER: &[&str] = &[
-    "host.kernel",
     "host.clock",
     "host.inodes",
     "host.shm",

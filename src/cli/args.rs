@@ -225,7 +225,7 @@ pub struct Provision {
     #[arg(long, value_name = "USER@NAME")]
     pub host: Option<String>,
     /// Take packages and images along from here, fetched where they are missing: the host needs no network
-    #[arg(long, requires = "host")]
+    #[arg(long, requires = "host", conflicts_with = "root")]
     pub carry: bool,
     /// Reboot when one is needed, and go on after it
     #[arg(long)]

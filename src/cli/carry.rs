@@ -17,7 +17,7 @@ use crate::{
     error::{Doing as _, Error, Result},
     fleet::{
         ssh,
-        wire::{Carries, Lacks, Request},
+        wire::{Carries, Lacks, Options, Request},
     },
     host::{
         content::{self, Content, Named, Places},
@@ -224,7 +224,7 @@ pub async fn leave_out_what_is_there(
     progress: &dyn Progress,
 ) -> Result<()> {
     let ask =
-        Request { bundle: bundle.clone(), options: Default::default(), frame: Frame::default(), content: 0 };
+        Request { bundle: bundle.clone(), options: Options::default(), frame: Frame::default(), content: 0 };
     let answer = std::cell::RefCell::new(String::new());
     let code = host
         .bedplate(

@@ -138,6 +138,7 @@ pub async fn apply(plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
         steps::carry_out(&mut work, step).await.map_err(|error| failed(plan, index, step, error))?;
         work.outcome.changed += 1;
     }
+    packages::clear(root)?;
     said(context, plan, plan.steps.len(), "steps done");
     let mut record = work.record.clone().settled();
     record.deferred.extend(work.outcome.deferred.iter().cloned());
@@ -171,6 +172,7 @@ pub async fn apply_alone(plan: &Plan, context: &Context<'_>) -> Result<Outcome> 
         steps::carry_out(&mut work, step).await.map_err(|error| failed(plan, index, step, error))?;
         work.outcome.changed += 1;
     }
+    packages::clear(context.root)?;
     Ok(work.outcome)
 }
 

@@ -87,16 +87,17 @@ pub fn set(
     if let (Some(kernel), Some(_)) = (&kernel, &driver) {
         headers(packages, kernel)?;
     }
-    let part = |start: &str| {
-        let found = packages.iter().find(|package| package.name.starts_with(start));
+    let part = |starts: &[&str]| {
+        let mut all = parts.iter().map(|at| &packages[*at]);
+        let found = all.find(|package| starts.iter().any(|start| package.name.starts_with(start)));
         found.map(|package| upstream(&package.version).to_owned())
     };
     let named = |name: &&str| packages.iter().find(|package| package.name == *name);
     let mut set = PackageSet {
         kernel: kernel.as_ref().map(|kernel| kernel.release.clone()),
-        firmware: driver.as_ref().and_then(|_| part("firmware-nvidia-").or_else(|| part("nvidia-firmware-"))),
         driver,
-        fabric_manager: part("nvidia-fabricmanager"),
+        firmware: part(&["firmware-nvidia-", "nvidia-firmware-"]),
+        fabric_manager: part(&["nvidia-fabricmanager"]),
         toolkit: named(&TOOLKIT).map(|package| package.version.clone()),
         engine: ENGINES.iter().find_map(named).map(|found| format!("{} {}", found.name, found.version)),
         builds: None,
@@ -150,6 +151,8 @@ fn driver<'l>(packages: &'l [LockedPackage], parts: &[usize]) -> Option<&'l Lock
     let modules = |package: &&LockedPackage| package.name.contains("dkms");
     all()
         .find(|package| asked(package) && modules(package))
+        // A vendor's source packages have other names.
+        .or_else(|| packages.iter().find(|package| asked(package) && modules(package)))
         .or_else(|| all().find(asked))
         .or_else(|| all().find(modules))
 }

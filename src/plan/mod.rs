@@ -5,6 +5,8 @@
 
 mod daemon;
 pub mod dpkg;
+#[cfg(test)]
+mod image_tests;
 mod packages;
 #[cfg(test)]
 mod packages_tests;

@@ -235,11 +235,18 @@ fn holds(
         let now = there.get(key);
         let known = prior.packages.get(key);
         let held = now.is_some_and(|package| package.want == Want::Hold);
-        let by_hand = held && !known.is_some_and(|owned| owned.held);
-        if !held {
+        // Of a run that was interrupted the record knows it, and dpkg does not any more.
+        let by_hand = match known {
+            Some(owned) if owned.held => false,
+            Some(owned) if owned.before.is_some() => true,
+            _ => held,
+        };
+        let change = changes.iter().find(|change| change.package == *key);
+        // A package that changes loses its hold.
+        if !held || change.is_some() {
             hold.push(key.clone());
         }
-        if let (true, Some(change)) = (by_hand, changes.iter().find(|change| change.package == *key)) {
+        if let (true, true, Some(change)) = (held, by_hand, change) {
             plan.warnings.push(format!(
                 "package `{key}` was held by hand at {}: it goes to {}, and stays held",
                 change.from.as_deref().unwrap_or("no version"),

@@ -310,11 +310,14 @@ impl fmt::Display for Step {
             Self::InstallPackages { changes, remove, size, .. } => {
                 write!(f, "~ packages: {} ({})", counted(changes, remove), bytes(*size))
             }
-            Self::HoldPackages { hold, release } => match (hold.len(), release.len()) {
-                (held, 0) => write!(f, "! hold {held} packages"),
-                (0, released) => write!(f, "! let go of {released} packages"),
-                (held, released) => write!(f, "! hold {held} packages, let go of {released}"),
-            },
+            Self::HoldPackages { hold, release } => {
+                let some = |count: usize| format!("{count} package{}", if count == 1 { "" } else { "s" });
+                match (hold.len(), release.len()) {
+                    (held, 0) => write!(f, "! hold {}", some(held)),
+                    (0, released) => write!(f, "! let go of {}", some(released)),
+                    (held, released) => write!(f, "! hold {}, let go of {released}", some(held)),
+                }
+            }
             Self::MakeDirectory { path, mode, owner } => write!(f, "+ directory {path} {mode:04o} {owner}"),
             Self::WriteFile { path, mode, owner, was, .. } => match was {
                 Was::Absent => write!(f, "+ file {path} {mode:04o} {owner}"),

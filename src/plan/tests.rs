@@ -221,13 +221,13 @@ impl Model {
                     let (name, architecture) =
                         change.package.split_once(':').unwrap_or((&change.package, "amd64"));
                     let key = (name.to_owned(), architecture.to_owned());
-                    let want = packages.known.get(&key).map_or(dpkg::Want::Install, |package| package.want);
                     let text = format!(
                         "Package: {name}\nStatus: install ok installed\nArchitecture: {architecture}\nVersion: {}\n",
                         change.to
                     );
                     let made = dpkg::Packages::parse(&text, &[]).unwrap().known.remove(&key).unwrap();
-                    packages.known.insert(key, dpkg::Package { want, ..made });
+                    // As dpkg does: what is installed anew is no longer held.
+                    packages.known.insert(key, made);
                 }
                 packages.known.retain(|(name, _), _| !remove.contains(name));
             }

@@ -13,7 +13,7 @@ use crate::{
     },
     digest::Digest,
     host::facts::*,
-    lock::{ImageFacts, Lock, LockedImage, Verdict, VerdictOutcome},
+    lock::{ImageFacts, Lock, LockedImage, PackageSet, Verdict, VerdictOutcome},
     profile::{self, Deployment, Profile},
 };
 
@@ -164,6 +164,7 @@ fn lock() -> Lock {
     ];
     Lock {
         images: images.into_iter().map(|(name, image)| (name.to_owned(), image)).collect(),
+        set: Some(PackageSet { kernel: Some("6.12.57+deb13-amd64".to_owned()), ..PackageSet::default() }),
         ..Lock::default()
     }
 }

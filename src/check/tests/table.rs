@@ -108,6 +108,11 @@ const CASES: &[Case] = &[
     ),
     Case("host.os", Fail, "aarch64", |w| edit!(w.facts.kernel, k => k.machine = "aarch64".into())),
     Case("host.os", Fail, "not Linux", |w| edit!(w.facts.kernel, k => k.system = "FreeBSD".into())),
+    Case("host.kernel", Fail, "kernel 6.1.0-9-amd64 runs, and 6.12.57+deb13-amd64 is locked", |w| {
+        edit!(w.facts.kernel, k => k.release = "6.1.0-9-amd64".into());
+    }),
+    Case("host.kernel", Unknown, "no answer", |w| w.facts.kernel = Known::unknown("no answer")),
+    Case("host.kernel", NotApplicable, "no kernel is locked", |w| w.lock.as_mut().unwrap().set = None),
     Case("host.os", Unknown, "unreadable", |w| w.facts.os = Known::unknown("unreadable")),
     Case("host.disk", Fail, "1.0 GiB free", |w| {
         w.facts.images.insert("vllm".into(), Known::Ok(None));

@@ -80,13 +80,12 @@ async fn one(
     directory: &Path,
 ) -> Result<(Vec<Wanted>, Url, Source)> {
     let (source, place) = source_of(key, image, directory)?;
-    let manifest = match store.size(&image.manifest)? {
-        Some(_) => store.get(&image.manifest)?,
-        None => {
-            let manifest = client.fetch_manifest(&source, image.manifest).await?;
-            store.put(&manifest)?;
-            manifest
-        }
+    let manifest = if store.contains(&image.manifest)? {
+        store.get(&image.manifest)?
+    } else {
+        let manifest = client.fetch_manifest(&source, image.manifest).await?;
+        store.put(&manifest)?;
+        manifest
     };
     let named = blobs(&manifest, &format!("`{}`", image.reference))?;
     let layers = named.iter().skip(1).map(|blob| blob.digest);

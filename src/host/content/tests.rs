@@ -86,7 +86,7 @@ impl Lot {
         Bundle::assemble("t.toml", "schema = 1\n", &lock::write(&Lock::default()), BTreeMap::new()).unwrap()
     }
 
-    fn archive(&self, content: &Content) -> Vec<u8> {
+    fn archive(content: &Content) -> Vec<u8> {
         let mut bytes = Vec::new();
         write_archive(
             &Self::bundle(),
@@ -106,8 +106,8 @@ impl Lot {
         open_archive(&self.at("archive")).map(|(_, content)| content)
     }
 
-    fn section(&self, content: &Content) -> Vec<u8> {
-        self.archive(content).split_off(Self::bundle().to_open_tar().len())
+    fn section(content: &Content) -> Vec<u8> {
+        Self::archive(content).split_off(Self::bundle().to_open_tar().len())
     }
 }
 
@@ -115,15 +115,15 @@ impl Lot {
 fn an_archive_carries_all_a_lock_names_and_is_the_same_bytes() {
     let lot = Lot::new();
     let content = lot.full();
-    let bytes = lot.archive(&content);
-    assert_eq!(bytes, lot.archive(&content));
+    let bytes = Lot::archive(&content);
+    assert_eq!(bytes, Lot::archive(&content));
     assert_eq!(bytes.len() as u64, Lot::bundle().to_open_tar().len() as u64 + content.archived());
     let read = lot.open(&bytes).unwrap();
     read.refuse_other(&Named::of(&lot.lock)).unwrap();
     assert_eq!(read.blobs().collect::<Vec<_>>(), content.blobs().collect::<Vec<_>>());
     assert_eq!(read.size(), content.size());
     // From the archive it is written again as it was.
-    assert_eq!(lot.archive(&read), bytes);
+    assert_eq!(Lot::archive(&read), bytes);
     let store = lot.store("new");
     assert_eq!(into_store(&read, &store, &Silent).unwrap(), content.size());
     assert_eq!(into_store(&read, &store, &Silent).unwrap(), 0);
@@ -132,13 +132,13 @@ fn an_archive_carries_all_a_lock_names_and_is_the_same_bytes() {
     }
     assert!(complete(&store, &lot.lock.images["x"]).unwrap());
     // Without content it is the bundle as it always was.
-    assert_eq!(lot.archive(&Content::default()), Lot::bundle().to_tar());
+    assert_eq!(Lot::archive(&Content::default()), Lot::bundle().to_tar());
 }
 
 #[test]
 fn a_changed_byte_is_found_and_nothing_of_it_kept() {
     let lot = Lot::new();
-    let mut bytes = lot.archive(&lot.full());
+    let mut bytes = Lot::archive(&lot.full());
     let at = bytes.windows(11).position(|part| part == b"package one").unwrap();
     bytes[at] = b'P';
     let read = lot.open(&bytes).unwrap();
@@ -156,7 +156,7 @@ fn a_changed_byte_is_found_and_nothing_of_it_kept() {
 #[test]
 fn an_archive_cut_anywhere_is_refused_before_anything_is_kept() {
     let lot = Lot::new();
-    let bytes = lot.archive(&lot.full());
+    let bytes = Lot::archive(&lot.full());
     for end in (0..bytes.len()).step_by(997).chain(bytes.len() - 1030..bytes.len()) {
         assert!(lot.open(&bytes[..end]).is_err(), "{end}");
     }
@@ -172,7 +172,7 @@ fn what_the_lock_does_not_name_is_refused() {
     let named = Named::of(&lot.lock);
     let error = content.refuse_other(&named).unwrap_err();
     assert!(error.message().contains(&format!("`{foreign}`, which its lock does not name")), "{error:?}");
-    let section = lot.section(&content);
+    let section = Lot::section(&content);
     let error = receive(section.as_slice(), section.len() as u64, &lot.store("far"), &named).unwrap_err();
     assert!(error.message().contains("does not name"), "{error:?}");
     assert!(!lot.store("far").contains(&foreign).unwrap());
@@ -186,7 +186,7 @@ fn what_the_lock_does_not_name_is_refused() {
 async fn a_cut_connection_leaves_what_came_and_less_is_lacking() {
     let lot = Lot::new();
     let named = Named::of(&lot.lock);
-    let section = lot.section(&lot.full());
+    let section = Lot::section(&lot.full());
     let all = named.digests().count();
     let far = lot.at("far");
     assert_eq!(lacking(&lot.lock, &far, None).await.unwrap().len(), all);
@@ -206,7 +206,7 @@ async fn a_cut_connection_leaves_what_came_and_less_is_lacking() {
     store.remove(&Digest::of("package one")).unwrap();
     let mut content = lot.full();
     content.only(&lacking(&lot.lock, &far, None).await.unwrap());
-    let section = lot.section(&content);
+    let section = Lot::section(&content);
     assert_eq!(section.len() as u64, content.archived());
     let came = receive(section.as_slice(), section.len() as u64, &store, &named).unwrap();
     assert_eq!(came, BTreeSet::from([Digest::of("package one")]));
@@ -305,7 +305,7 @@ proptest! {
         let lot = Lot::new();
         let mut content = lot.full();
         content.only(&Named::of(&lot.lock).packages().collect());
-        let mut section = lot.section(&content);
+        let mut section = Lot::section(&content);
         let place = at % section.len();
         section[place] = with;
         section.truncate(section.len() - cut % section.len());

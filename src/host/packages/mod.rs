@@ -76,14 +76,28 @@ pub(super) async fn ready(context: &Context<'_>, plan: &Plan) -> Result<()> {
     let (changes, remove) = match installs(plan) {
         Some(both) => both,
         None if repairs => (&[][..], &[][..]),
-        None => return Ok(()),
+        None => return clear(root),
     };
     let result = prepare(context, changes, remove).await;
     if result.is_err() {
         // Nothing of a refused plan stays.
-        let _ = root.remove_tree(APT);
+        let _ = clear(root);
     }
     result
+}
+
+/// Removes what apt worked with, also what a killed run left of it.
+pub(super) fn clear(root: &Root) -> Result<()> {
+    root.remove_tree(APT)?;
+    if !root.is_host() && is_ours(root) {
+        root.remove_file(POLICY)?;
+    }
+    Ok(())
+}
+
+/// Whether the policy that is there is one that a run left.
+fn is_ours(root: &Root) -> bool {
+    root.read(POLICY, 1 << 16).ok().flatten().is_some_and(|text| text == POLICY_TEXT.as_bytes())
 }
 
 async fn prepare(context: &Context<'_>, changes: &[PackageChange], remove: &[String]) -> Result<()> {
@@ -283,7 +297,6 @@ pub(super) async fn install(work: &mut Work<'_>, changes: &[PackageChange], remo
             ));
         }
     }
-    root.remove_tree(APT)?;
     work.installed = true;
     if root.is_host() && !asked && root.exists(REBOOT)? && work.outcome.reboot.is_none() {
         let by = root.read_text(&format!("{REBOOT}.pkgs"), 1 << 20)?.unwrap_or_default();
@@ -341,8 +354,7 @@ impl<'a> Quiet<'a> {
     fn new(root: &'a Root) -> Result<Self> {
         let there = root.stat(POLICY)?.is_some();
         // A killed run may have left ours; someone else's says what shall be.
-        let left =
-            there && root.read(POLICY, 1 << 16).ok().flatten().as_deref() == Some(POLICY_TEXT.as_bytes());
+        let left = there && is_ours(root);
         let ours = !root.is_host() && (!there || left);
         if ours && !left {
             root.write(POLICY, POLICY_TEXT.as_bytes(), 0o755, Owner::current())?;

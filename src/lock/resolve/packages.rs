@@ -1,4 +1,4 @@
-//! Packages: from what a profile asks of its archives to the closure, locked, and the set it makes.
+//! Locked: from what a profile asks of its archives to the closure, locked, and the set it makes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ const TASK: &str = "solving packages";
 
 /// What a lock says of packages.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Packages {
+pub(super) struct Locked {
     pub(super) repositories: BTreeMap<String, LockedRepository>,
     pub(super) set: Option<PackageSet>,
     pub(super) packages: Vec<LockedPackage>,
@@ -102,9 +102,9 @@ pub(super) async fn locked_packages(
     request: &Request<'_>,
     archives: impl FnOnce() -> Result<Archives>,
     progress: &dyn Progress,
-) -> Result<Packages> {
+) -> Result<Locked> {
     if !request.profile.host.pin_packages {
-        return Ok(Packages::default());
+        return Ok(Locked::default());
     }
     if let Some(kept) = kept(request) {
         return Ok(kept);
@@ -122,11 +122,11 @@ pub(super) async fn locked_packages(
     let solved = solve(request, &catalog, progress)?;
     progress.finished(TASK, None);
     let set = solved.set(request, &catalog)?;
-    Ok(Packages { repositories: repositories(seen), set: Some(set), packages: solved.packages })
+    Ok(Locked { repositories: repositories(seen), set: Some(set), packages: solved.packages })
 }
 
 /// The old lock's packages, where the same is asked of the archives as then.
-fn kept(request: &Request<'_>) -> Option<Packages> {
+fn kept(request: &Request<'_>) -> Option<Locked> {
     let old = request.old.filter(|old| !old.packages.is_empty() && request.update.packages.is_none())?;
     let inputs = inputs(request.profile_file_name, request.profile, request.deployments, request.sources);
     if old.inputs.get(PACKAGES) != inputs.get(PACKAGES) {
@@ -140,7 +140,7 @@ fn kept(request: &Request<'_>) -> Option<Packages> {
             set::judge_again(set, request.profile, &old.packages);
         }
     }
-    Some(Packages { repositories: old.repositories.clone(), set, packages: old.packages.clone() })
+    Some(Locked { repositories: old.repositories.clone(), set, packages: old.packages.clone() })
 }
 
 /// The host's architecture, then those that packages are asked for by name.
@@ -230,17 +230,16 @@ fn preferred(request: &Request<'_>, catalog: &Catalog) -> Vec<Preferred> {
             let of = || all.iter().zip(&sources);
             let dropped: BTreeSet<&str> =
                 of().filter(|(one, _)| names.contains(&one.name)).filter_map(|(_, source)| *source).collect();
-            let part = |one: &Preferred, source: &Option<&str>| {
+            let part = |one: &Preferred, source: Option<&str>| {
                 set::is_driver_part(&one.name, source.unwrap_or_default())
             };
-            let driver = of().any(|(one, source)| names.contains(&one.name) && part(one, source));
-            of().filter(|(one, source)| {
-                !names.contains(&one.name)
-                    && !source.is_some_and(|source| dropped.contains(source))
-                    && !(driver && part(one, source))
-            })
-            .map(|(one, _)| one.clone())
-            .collect()
+            let driver = of().any(|(one, source)| names.contains(&one.name) && part(one, *source));
+            let goes = |one: &Preferred, source: Option<&str>| {
+                names.contains(&one.name)
+                    || source.is_some_and(|source| dropped.contains(source))
+                    || (driver && part(one, source))
+            };
+            of().filter(|(one, source)| !goes(one, **source)).map(|(one, _)| one.clone()).collect()
         }
     }
 }

@@ -110,14 +110,15 @@ fn container(profile: &Profile, catalog: &Catalog, roots: &mut Vec<Root>) -> Res
     let mut push = |name: &str| roots.push(named(profile, name, word::CONTAINER));
     let asked = set::ENGINES.iter().find(|name| profile.host.packages.iter().any(|asked| asked == *name));
     let engine = asked.or_else(|| set::ENGINES.iter().find(|name| has(catalog, profile, name)));
-    match engine {
-        Some(&"docker-ce") => VENDOR_ENGINE.iter().for_each(|name| push(name)),
-        _ => {
-            push("docker.io");
-            // Debian 13 splits the client off.
-            if has(catalog, profile, "docker-cli") {
-                push("docker-cli");
-            }
+    if engine == Some(&"docker-ce") {
+        for name in VENDOR_ENGINE {
+            push(name);
+        }
+    } else {
+        push("docker.io");
+        // Debian 13 splits the client off.
+        if has(catalog, profile, "docker-cli") {
+            push("docker-cli");
         }
     }
     // Only recommended by the engine, and no registry can be reached without.

@@ -77,7 +77,7 @@ pub fn parse(path: &str, text: &str) -> Result<Lock> {
     let revision =
         header(root.get_ref(), "revision").map_err(|(span, label)| broken(span, &label))?.unwrap_or(0);
     // Only a higher revision may know more keys than this one.
-    let strict = revision <= REVISION;
+    let strict = revision.cmp(&REVISION).is_le();
     let wrong = |wrong: Wrong| broken(Some(wrong.span), &wrong.label);
     if strict && let Some(unknown) = unknown_key(root.get_ref()) {
         return Err(wrong(unknown));

@@ -20,7 +20,7 @@ use crate::digest::Digest;
 
 /// What a lock says of packages.
 #[derive(Default)]
-pub(super) struct Packages {
+pub(super) struct Read {
     pub(super) repositories: BTreeMap<String, LockedRepository>,
     pub(super) set: Option<PackageSet>,
     pub(super) packages: Vec<LockedPackage>,
@@ -37,8 +37,8 @@ const PACKAGE: &[&str] =
 const WORDS: &[&str] = &["apt", "container", "driver", "essential", "kernel", "packages", "required"];
 
 /// Takes what a lock says of packages out of it.
-pub(super) fn read(root: &mut DeTable<'_>, strict: bool) -> Result<Packages, Wrong> {
-    let mut read = Packages::default();
+pub(super) fn read(root: &mut DeTable<'_>, strict: bool) -> Result<Read, Wrong> {
+    let mut read = Read::default();
     if let Some(value) = root.remove("repository") {
         for (name, value) in table(&value, "repository")? {
             let table = Fields::of(value, "a repository", strict, REPOSITORY)?;
@@ -56,7 +56,7 @@ pub(super) fn read(root: &mut DeTable<'_>, strict: bool) -> Result<Packages, Wro
             return Err(wrong(value.span(), "packages are tables: `[[package]]`"));
         };
         read.packages.reserve(list.len());
-        for value in list.iter() {
+        for value in list {
             let fields = Fields::of(value, "a package", strict, PACKAGE)?;
             let one = package(&fields, &read.repositories)?;
             if let Some(last) = read.packages.last() {
@@ -174,7 +174,7 @@ fn package(
     })
 }
 
-/// Packages stand in the order of their names, then architectures, each once.
+/// Read stand in the order of their names, then architectures, each once.
 fn order(last: &LockedPackage, one: &LockedPackage, fields: &Fields<'_, '_>) -> Result<(), Wrong> {
     let key = |package: &LockedPackage| (package.name.clone(), package.architecture.clone());
     if last.name < one.name {

@@ -222,5 +222,6 @@ async fn a_host_says_what_it_lacks() {
 #[test]
 fn carrying_along_is_for_another_host() {
     let place = Place::with("", "");
-    place.run(["provision", "p", "--carry", "--root", "home"]).exits(2).says("--host");
+    place.run(["provision", "p", "--carry"]).exits(2).says("--host");
+    place.run(["provision", "p", "--carry", "--root", "home"]).exits(2).says("--root");
 }

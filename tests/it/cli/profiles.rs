@@ -102,7 +102,7 @@ fn the_line_is_shown() {
     place.put("profiles/p.toml", profile("", "[checks]\ndisk-free-gb = 1\ndisk-free = 2"));
     let ran = place.refuses(["lock", "p"], 2, &["profiles/p.toml:20:1", "disk-free-gb = 1"], "disk-free-gib");
     // All that is wrong is said at once.
-    ran.says("profiles/p.toml:20:1").says("unknown key `disk-free`");
+    ran.says("profiles/p.toml:21:1").says("unknown key `disk-free`");
 }
 
 /// Lines after `name`, `engine` and `model` of a deployment, what is said of them, and the hint.

@@ -199,7 +199,16 @@ impl Guest {
         limit: Option<Duration>,
     ) -> Result<(Plan, Outcome)> {
         let root = Root::open(&self.at("/")).unwrap();
-        let held = provision::hold(&root, "test")?;
+        // A process that another test starts right now has the lock's descriptor until it is exec'd.
+        let mut held = provision::hold(&root, "test");
+        for _ in 0..100 {
+            if held.is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            held = provision::hold(&root, "test");
+        }
+        let held = held?;
         let pinned = bundle.open()?;
         let inputs = plan::Inputs::of(&pinned, bundle.digest()).allowing(&self.allow);
         let options = self.options();

@@ -73,7 +73,7 @@ fn packages_come_go_up_and_down_and_back() {
     assert!(lines(&plan).contains(&"    ↓ bp-library 2.0 → 1.0".to_owned()), "{:?}", lines(&plan));
     assert!(lines(&plan).contains(&"    - bp-extra".to_owned()));
     assert_eq!((guest.state("bp-engine"), guest.state("bp-library")), ("hi 1.0".into(), "hi 1.0".into()));
-    assert!(["", "rc 1", "un"].contains(&guest.state("bp-extra").as_str()), "{}", guest.state("bp-extra"));
+    assert!(!guest.state("bp-extra").contains("i "), "{}", guest.state("bp-extra"));
     guest.is_tidy();
 
     // Down by a profile, and away.
@@ -101,7 +101,7 @@ fn what_was_there_before_stays_and_is_let_go_of() {
     // No longer locked: theirs again, at the version they have; the administrator's own hold is not ours to lift.
     let other = Package::new("bp-other", "1");
     let (plan, _) = guest.provision(&[&other]).unwrap();
-    assert!(lines(&plan).contains(&"! hold 1 packages, let go of 1".to_owned()), "{:?}", lines(&plan));
+    assert!(lines(&plan).contains(&"! hold 1 package, let go of 1".to_owned()), "{:?}", lines(&plan));
     assert_eq!((guest.state("bp-library"), guest.state("bp-held")), ("ii 2.0".into(), "hi 2".into()));
     // A package that someone else installed since, and that needs ours, keeps it.
     guest.dpkg("-i", &[&Package::new("bp-user", "1").depends("bp-other")]);
