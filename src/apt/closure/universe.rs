@@ -252,7 +252,6 @@ impl<'c> Universe<'c> {
                 ids.push(id);
             }
         }
-        ids.sort_by_key(|id| self.architecture(&self.catalog.get(*id)) != Some(of));
         let mut providers: Vec<PackageId> = Vec::new();
         for id in self.providing(relation) {
             let record = self.catalog.get(id);

@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, LazyLock, Mutex},
 };
 
-use bedplate::apt::Catalog;
+use bedplate::{apt::Catalog, digest::Digest};
 use tempfile::TempDir;
 
 const COMPONENTS: &str = "main contrib non-free non-free-firmware";
@@ -33,15 +33,19 @@ static MADE: LazyLock<Made> = LazyLock::new(Mutex::default);
 
 impl Apt {
     /// The one for this release and these architectures, made when it is first asked for.
+    ///
+    /// The second architecture's indices are the first one's under its name: mirrors that are asked for amd64 alone keep
+    /// others that are days apart, and then nothing of two architectures can be installed, by apt or anyone.
     pub(super) fn of(release: &'static str, architectures: &'static [&'static str]) -> Arc<Self> {
+        let one = (architectures.len() > 1).then(|| Self::of(release, &architectures[..1]));
         let mut made = MADE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let apt = made
             .entry((release, architectures.len()))
-            .or_insert_with(|| Arc::new(Self::make(release, architectures)));
+            .or_insert_with(|| Arc::new(Self::make(release, architectures, one.as_deref())));
         Arc::clone(apt)
     }
 
-    fn make(release: &'static str, architectures: &'static [&'static str]) -> Self {
+    fn make(release: &'static str, architectures: &'static [&'static str], one: Option<&Self>) -> Self {
         let root = TempDir::new().unwrap();
         for folder in ["state/lists/partial", "cache/archives/partial", "etc/parts", "etc/preferences", "log"]
         {
@@ -50,21 +54,53 @@ impl Apt {
         fs::write(root.path().join("status"), "").unwrap();
         let (main, security) = mirrors();
         let mut sources = String::new();
-        let keyring = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]";
-        for (uri, suite) in [
-            (&main, release.to_owned()),
-            (&main, format!("{release}-updates")),
-            (&security, format!("{release}-security")),
-        ] {
-            writeln!(sources, "deb {keyring} {uri} {suite} {COMPONENTS}").unwrap();
+        let keyring = "signed-by=/usr/share/keyrings/debian-archive-keyring.gpg";
+        for suite in suites(release) {
+            let (trust, uri) = match one {
+                None if suite.ends_with("-security") => (keyring, security.clone()),
+                None => (keyring, main.clone()),
+                Some(_) => ("trusted=yes", format!("copy:{}/archive", root.path().display())),
+            };
+            writeln!(sources, "deb [{trust}] {uri} {suite} {COMPONENTS}").unwrap();
+        }
+        if let Some(one) = one {
+            one.write_for(&root.path().join("archive"), architectures);
         }
         fs::write(root.path().join("sources.list"), sources).unwrap();
         let apt = Self { root, architectures, release };
         let output = apt.command("apt-get").arg("update").output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "apt-get update for {release}: {said}");
-        assert!(!said.contains("W: ") && !said.contains("E: "), "apt-get update for {release}: {said}");
+        assert!(
+            one.is_some() || !said.contains("W: ") && !said.contains("E: "),
+            "apt-get update for {release}: {said}"
+        );
         apt
+    }
+
+    /// Writes these indices as an archive that has each of them for every architecture.
+    fn write_for(&self, directory: &Path, architectures: &[&str]) {
+        for suite in suites(self.release) {
+            let mut listed = String::new();
+            for (_, component, text) in self.indices().into_iter().filter(|(of, ..)| *of == suite) {
+                for architecture in architectures {
+                    let own = format!("\nArchitecture: {}\n", self.architectures[0]);
+                    let text = text.replace(&own, &format!("\nArchitecture: {architecture}\n"));
+                    let path = format!("{component}/binary-{architecture}/Packages");
+                    let at = directory.join("dists").join(&suite).join(&path);
+                    fs::create_dir_all(at.parent().unwrap()).unwrap();
+                    writeln!(listed, " {} {} {path}", Digest::of(&text).hex(), text.len()).unwrap();
+                    fs::write(at, text).unwrap();
+                }
+            }
+            let release = format!(
+                "Suite: {suite}\nCodename: {suite}\nDate: Sat, 01 Jan 2022 00:00:00 UTC\nArchitectures: {}\n\
+                 Components: {COMPONENTS}\nSHA256:\n{listed}",
+                architectures.join(" ")
+            );
+            fs::create_dir_all(directory.join("dists").join(&suite)).unwrap();
+            fs::write(directory.join("dists").join(&suite).join("Release"), release).unwrap();
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -102,9 +138,13 @@ impl Apt {
 
     /// The indices that apt downloaded, as it verified them.
     pub(super) fn texts(&self) -> Vec<(String, String)> {
+        self.indices().into_iter().map(|(suite, _, text)| (suite, text)).collect()
+    }
+
+    /// The same with their components.
+    fn indices(&self) -> Vec<(String, &'static str, String)> {
         let mut texts = Vec::new();
-        for suite in ["", "-updates", "-security"] {
-            let suite = format!("{}{suite}", self.release);
+        for suite in suites(self.release) {
             for component in COMPONENTS.split(' ') {
                 for architecture in self.architectures {
                     let end = format!("_dists_{suite}_{component}_binary-{architecture}_Packages");
@@ -112,7 +152,7 @@ impl Apt {
                         entries(&self.path("state/lists")).into_iter().find(|name| name.ends_with(&end));
                     if let Some(found) = found {
                         let text = fs::read_to_string(self.path("state/lists").join(found)).unwrap();
-                        texts.push((suite.clone(), text));
+                        texts.push((suite.clone(), component, text));
                     }
                 }
             }
@@ -150,14 +190,20 @@ impl Apt {
             let Some(rest) = line.strip_prefix("Inst ") else { continue };
             let (name, rest) = rest.split_once(" (").unwrap();
             let (version, rest) = rest.split_once(' ').unwrap();
-            let (_, architecture) = rest.rsplit_once('[').unwrap();
-            let (architecture, _) = architecture.split_once(']').unwrap();
+            // What follows the bracket is what apt unpacks before it can be configured.
+            let (_, architecture) = rest.split_once(')').unwrap().0.rsplit_once('[').unwrap();
+            let architecture = architecture.trim_end_matches(']');
             let architecture = if architecture == "all" { self.architectures[0] } else { architecture };
             let name = name.split(':').next().unwrap_or(name).to_owned();
             found.insert((name, architecture.to_owned()), version.to_owned());
         }
         found
     }
+}
+
+/// The suites of a release.
+fn suites(release: &str) -> [String; 3] {
+    ["", "-updates", "-security"].map(|end| format!("{release}{end}"))
 }
 
 /// Names in a folder, sorted.

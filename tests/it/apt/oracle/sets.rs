@@ -64,15 +64,19 @@ const SYSTEMD: &[&str] = &[
     "udisks2",
 ];
 const KERNEL: &[&str] = &["linux-image-amd64", "linux-headers-amd64", "dkms"];
-const MULTI_ARCH: &[&str] = &["libc6:i386", "libgl1:i386", "wine32:i386"];
+const MULTI_ARCH: &[&str] = &["libc6:i386", "libgl1:i386", "libpulse0:i386", "libsane1:i386"];
 const CONTAINERS: &[&str] = &["podman", "buildah", "docker.io", "docker-cli"];
 
 fn cases() -> Vec<Case> {
     let mut cases = vec![
         case("gpu 550", "trixie", GPU_550),
         case("gpu 550 full", "trixie", &["nvidia-driver", "nvidia-cuda-toolkit"]),
-        case("containers", "trixie", CONTAINERS),
-        case("gpu 535", "bookworm", GPU_535),
+        Case {
+            ours: &["crun", "libyajl2"],
+            theirs: &["containernetworking-plugins"],
+            ..case("containers", "trixie", CONTAINERS)
+        },
+        Case { ours: &["cpp", "gcc"], ..case("gpu 535", "bookworm", GPU_535) },
         case("gpu 535 full", "bookworm", &["nvidia-driver", "nvidia-cuda-toolkit"]),
         case("containers", "bookworm", &["podman", "buildah", "docker.io"]),
     ];
