@@ -139,9 +139,21 @@ fn without_tools(inputs: &Inputs, state: &HostState, plan: &mut Plan) {
 fn give_up(inputs: &Inputs, host: &Packages, prior: &Record) -> Phase {
     let there = host.by_key(&inputs.profile.host.architecture);
     let release: Vec<String> = released(prior, &there, |_| true);
-    let steps =
-        if release.is_empty() { Vec::new() } else { vec![Step::HoldPackages { hold: Vec::new(), release }] };
+    let hold = lost(prior, &there, |_| true);
+    let none = hold.is_empty() && release.is_empty();
+    let steps = if none { Vec::new() } else { vec![Step::HoldPackages { hold, release }] };
     Phase { steps, engine: false }
+}
+
+/// Holds by hand that a run took away when it changed the package, and was killed before it set them again.
+fn lost(prior: &Record, there: &BTreeMap<String, &Package>, left: impl Fn(&str) -> bool) -> Vec<String> {
+    prior
+        .packages
+        .iter()
+        .filter(|(key, owned)| !owned.held && owned.before.is_some() && left(key))
+        .filter(|(key, _)| there.get(*key).is_some_and(|package| package.want != Want::Hold))
+        .map(|(key, _)| key.clone())
+        .collect()
 }
 
 /// Our holds that are still there, of the packages that `left` names.
@@ -230,7 +242,7 @@ fn holds(
         // As long as a run may not have let go of it, the hold is known to be ours.
         owned.held &= !owned.wanted || release.contains(key);
     }
-    let mut hold = Vec::new();
+    let mut hold = lost(prior, there, |key| !locked.contains_key(key));
     for key in locked.keys() {
         let now = there.get(key);
         let known = prior.packages.get(key);

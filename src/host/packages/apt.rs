@@ -208,13 +208,14 @@ pub(super) async fn install(root: &Root, ask: &Ask, progress: &dyn Progress, tas
 fn status(line: &str) -> Option<(u64, String)> {
     let mut parts = line.strip_prefix("pmstatus:")?.splitn(3, ':');
     let _package = parts.next()?;
-    // A foreign package has a colon in its name.
-    let (mut percent, mut note) = (parts.next()?, parts.next()?);
-    if percent.parse::<f64>().is_err() {
-        (percent, note) = note.split_once(':')?;
-    }
-    let percent: f64 = percent.parse().ok()?;
-    Some((percent.clamp(0.0, 100.0) as u64, note.to_owned()))
+    let (percent, note) = (parts.next()?, parts.next()?);
+    let whole = |number: &str| number.split('.').next()?.parse::<u64>().ok();
+    let (percent, note) = match whole(percent) {
+        Some(percent) => (percent, note),
+        // A foreign package has a colon in its name.
+        None => note.split_once(':').and_then(|(percent, note)| Some((whole(percent)?, note)))?,
+    };
+    Some((percent.min(100), note.to_owned()))
 }
 
 fn is_status(line: &str) -> bool {

@@ -18,7 +18,7 @@ fn library(version: &str) -> Package {
 }
 
 fn lines(plan: &bedplate::plan::Plan) -> Vec<String> {
-    plan.lines().into_iter().filter(|line| line.contains("packages") || line.contains("bp-")).collect()
+    plan.lines().into_iter().filter(|line| line.contains("package") || line.contains("bp-")).collect()
 }
 
 #[test]
