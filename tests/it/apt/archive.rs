@@ -55,7 +55,7 @@ impl<'a> Release<'a> {
             valid_until: Some(7),
             by_hash: true,
             compressions: &[".xz", ".gz"],
-            hashes: &["MD5Sum", "SHA256"],
+            hashes: &["SHA256"],
             more: &[],
             form: Form::Inline,
             signing: Signing::by(by),
@@ -93,7 +93,8 @@ impl<'a> Release<'a> {
     }
 }
 
-/// A hash as the list of that name holds it. No test needs weak ones to be right: they are never believed.
+/// A hash as the list of that name holds it. Weak ones are never right: nothing here believes them, and apt, which holds
+/// what it fetches against each, is given none.
 fn hash(list: &str, bytes: &[u8]) -> String {
     let sha256 = Digest::of(bytes).hex();
     match list {
