@@ -26,7 +26,8 @@ fn an_older_engine_goes_down_and_comes_back_by_rollback_without_a_network() {
     let bytes = std::fs::read(&deb).expect("it reads");
     Store::open(&store()).expect("the store opens").put(&bytes).expect("it is kept");
     let path = other.path("profiles/try.lock");
-    std::fs::write(path, with_package(&lock, "docker.io", &older, &Digest::of(&bytes), bytes.len())).expect("written");
+    std::fs::write(path, with_package(&lock, "docker.io", &older, &Digest::of(&bytes), bytes.len()))
+        .expect("written");
 
     other.provision(machine, &["--dry-run"]).expect(0).says(&format!("{newer} → {older}"));
     other.provision(machine, &[]).expect(0);
@@ -52,7 +53,8 @@ fn a_package_that_was_left_half_installed_is_repaired() {
     let _turn = turn();
     let (machine, site) = served();
     // As after a power cut: unpacked, its scripts not run.
-    machine.sh("sed -i '/^Package: runc$/,/^$/ s/^Status: .*/Status: hold ok unpacked/' /var/lib/dpkg/status");
+    machine
+        .sh("sed -i '/^Package: runc$/,/^$/ s/^Status: .*/Status: hold ok unpacked/' /var/lib/dpkg/status");
     site.provision(machine, &["--dry-run"]).expect(0).says("runc");
     site.provision(machine, &[]).expect(0);
     assert_eq!(machine.sh("dpkg-query -W -f '${db:Status-Status}' runc"), "installed");
@@ -101,6 +103,13 @@ fn repacked(lock: &str, name: &str, version: &str, other: &str) -> PathBuf {
     let line = format!("\nVersion: {version}\n");
     assert!(text.contains(&line), "{text}");
     std::fs::write(&control, text.replace(&line, &format!("\nVersion: {other}\n"))).expect("written");
-    dpkg_deb(&["--root-owner-group", "-Zgzip", "-z1", "--build", &tree.display().to_string(), &deb.display().to_string()]);
+    dpkg_deb(&[
+        "--root-owner-group",
+        "-Zgzip",
+        "-z1",
+        "--build",
+        &tree.display().to_string(),
+        &deb.display().to_string(),
+    ]);
     deb
 }
