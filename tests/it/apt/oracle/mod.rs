@@ -2,6 +2,7 @@
 
 mod sets;
 mod versions;
+mod whole;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
