@@ -50,7 +50,7 @@ fn write(context: &Context, bundle: &Bundle, content: &Content, args: &args::Bun
     let is_file = !files::is_there(&path) || path.is_file();
     if is_file && files::room_for(&path)? < length {
         return Err(Error::failed(format!(
-            "`{}` would have {length} bytes, and there is not so much room",
+            "no space left for `{}`: it would have {length} bytes",
             args.output.display()
         ))
         .hint("make room, or name a place on another file system with `-o FILE`"));
