@@ -53,7 +53,10 @@ fn write(context: &Context, bundle: &Bundle, content: &Content, args: &args::Bun
             "no space left for `{}`: it would have {length} bytes",
             args.output.display()
         ))
-        .hint("make room, or name a place on another file system with `-o FILE`"));
+        .hint(format!(
+            "make room there (`df -h {}`), or name a place on another file system with `-o FILE`",
+            path.parent().unwrap_or(&path).display()
+        )));
     }
     let progress = context.ui.progress();
     if !content.is_empty() {
