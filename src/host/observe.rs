@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     content::{self, Places},
-    generations::{Generations, Journal},
+    generations::{self, Generations, Journal},
     layout::{BINARY, CREDENTIALS, SECRETS},
     packages,
     secrets::{self, SecretValues},
@@ -126,9 +126,18 @@ pub async fn observe(
             .collect(),
         current,
         interrupted,
-        journal: Journal::read(root)?,
+        journal: left_behind(root)?,
         next: generations.numbers()?.last().map_or(1, |last| last + 1),
     })
+}
+
+/// What an interrupted run was doing: as its journal says, or what it left from before there was one.
+fn left_behind(root: &Root) -> Result<Option<String>> {
+    let journal = Journal::read(root)?;
+    if journal.is_none() && (generations::left_over(root)? || packages::left_over(root)?) {
+        return Ok(Some("a run was interrupted while it made ready".to_owned()));
+    }
+    Ok(journal)
 }
 
 pub(super) fn accounts(root: &Root) -> Result<Accounts> {

@@ -403,7 +403,9 @@ fn converges(tree: &Tree, last: &str, before: &BTreeMap<String, String>) {
 
 #[test]
 fn killed_at_any_point_the_next_run_converges() {
-    for (first, last) in [(None, one()), (None, two()), (Some(one()), two()), (Some(one()), three())] {
+    for (first, last) in
+        [(None, one()), (None, two()), (Some(one()), one()), (Some(one()), two()), (Some(one()), three())]
+    {
         for kill in 0.. {
             let tree = Tree::new();
             tree.put("/etc/was.conf", "was there", 0o604);
@@ -418,6 +420,20 @@ fn killed_at_any_point_the_next_run_converges() {
                 break;
             }
         }
+    }
+}
+
+#[test]
+fn what_a_run_left_that_was_killed_before_its_journal_goes_although_nothing_else_is_to_do() {
+    for left in ["generations/.new-2/bundle/.bedplate-1-0", "generations/.gone-1/state", "apt/lists/partial"]
+    {
+        let tree = Tree::new();
+        let before = tree.outside();
+        tree.run(&one()).unwrap();
+        assert!(tree.run(&one()).unwrap().0.is_empty());
+        tree.put(&format!("/var/lib/bedplate/{left}"), "half", 0o600);
+        converges(&tree, &one(), &before);
+        assert!(!tree.folder.path().join("var/lib/bedplate/apt").exists());
     }
 }
 

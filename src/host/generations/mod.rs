@@ -12,7 +12,8 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::write::{
-    Ready, commit, forget_readiness, never_whole, note_credential, prepare, read_saved, sweep, tidy,
+    Ready, commit, forget_readiness, left_over, never_whole, note_credential, prepare, read_saved, sweep,
+    tidy,
 };
 pub use self::{
     gc::{Collected, gc},

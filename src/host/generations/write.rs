@@ -216,6 +216,20 @@ fn drop_pending(root: &Root, number: u64) -> Result<()> {
     remove(root, number)
 }
 
+/// Whether a killed run left something that [`sweep`] removes beside the generations.
+pub(crate) fn left_over(root: &Root) -> Result<bool> {
+    for folder in [STATE, GENERATIONS] {
+        if root.stat(folder)?.is_some_and(|stat| stat.is_dir())
+            && root.list(folder)?.iter().any(|entry| {
+                [".new-", ".gone-", ".bedplate-"].iter().any(|start| entry.name.starts_with(start))
+            })
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Removes folders that a killed run left without a name, and temporary files beside them.
 pub(crate) fn sweep(root: &Root) -> Result<()> {
     for entry in root.list(GENERATIONS)? {

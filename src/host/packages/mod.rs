@@ -86,6 +86,11 @@ pub(super) async fn ready(context: &Context<'_>, plan: &Plan) -> Result<()> {
     result
 }
 
+/// Whether a killed run left what apt worked with.
+pub(super) fn left_over(root: &Root) -> Result<bool> {
+    root.exists(APT)
+}
+
 /// Removes what apt worked with, also what a killed run left of it.
 pub(super) fn clear(root: &Root) -> Result<()> {
     root.remove_tree(APT)?;
