@@ -63,7 +63,11 @@ impl From<Failure> for Error {
             error = error.because(cause);
         }
         match failure.similar.as_slice() {
-            [] => error,
+            [] if failure.unknown => error,
+            [] => error.hint(
+                "ask for something else: `packages`, `[kernel]`, `[driver]` and `[container]` of the profile say what is asked \
+                 for, `[[host.repository]]` where it is looked for besides",
+            ),
             similar => {
                 let names: Vec<String> = similar.iter().map(|name| format!("`{name}`")).collect();
                 error.hint(format!("the archives have {}", names.join(", ")))

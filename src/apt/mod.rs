@@ -22,6 +22,8 @@ pub mod deb;
 pub mod download;
 mod explain;
 mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod index;
 pub mod relation;
 mod release;

@@ -68,7 +68,7 @@ pub enum Verb {
     Init(Init),
     /// Pin every image and package of a profile to a digest, and write the lock
     #[command(
-        after_help = "Exit code 4: with --check, the lock does not match its inputs, or something has moved. \
+        after_help = "First `lock`; later `lock --update-all --diff`, review, commit.\n\nExit code 4: with --check, the lock does not match its inputs, or something has moved. \
         Exit code 3: an image cannot run on the profile's driver or GPUs, or the driver does not build for the kernel."
     )]
     Lock(Lock),
@@ -76,12 +76,14 @@ pub enum Verb {
     Build(Later),
     /// Bring a host to its profile, then check it
     #[command(
-        after_help = "Exit code 3: provisioned, but a check failed. 4: the lock is stale. 10: reboot needed."
+        after_help = "Packages go up and down to their locked versions, from local files alone, and are held there. A first \
+        look: `--dry-run`.\n\nExit code 3: provisioned, but a check failed; or the driver is known not to build for the \
+        kernel, and nothing was done. 4: the lock is stale. 10: reboot needed."
     )]
     Provision(Provision),
     /// Layer 1: check the host
     Doctor(Doctor),
-    /// Layer 2: GPU access of containers
+    /// Layer 2: container engine and GPU access of containers
     #[command(subcommand, arg_required_else_help = true)]
     Toolkit(Toolkit),
     /// Layer 3: the engine image
@@ -112,6 +114,10 @@ pub enum Verb {
     /// Compare an image, a disk or this host with its lock
     Verify(Later),
     /// Write profile, lock, deployments and files as one archive
+    #[command(
+        after_help = "For a host without a network: `bundle --with-packages --with-images -o FILE`, then `provision FILE` \
+        there, or `provision FILE --host USER@NAME`."
+    )]
     Bundle(Bundle),
     /// Roll a pinned profile out to a fleet
     Fleet(Later),
@@ -412,7 +418,7 @@ pub enum Generations {
         #[arg(long, value_name = "PACKAGE")]
         allow: Vec<String>,
     },
-    /// Go back to the one before the current, without a network
+    /// Go back to the last one whose checks passed, else to the one before, without a network
     Rollback {
         /// Let this package go back, although an older version of it may leave the host unable to start
         #[arg(long, value_name = "PACKAGE")]
@@ -420,7 +426,7 @@ pub enum Generations {
     },
     /// Remove old ones; the current one and the one before it stay
     Gc {
-        /// How many to keep besides the current one
+        /// How many to keep besides the current one and the one before it
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
         keep: u64,
     },

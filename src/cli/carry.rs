@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read as _, Write},
+    io::{Read as _, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,12 +30,13 @@ use crate::{
     },
     progress::{Progress, Unit},
     store::Store,
-    system::files::{self, Owner, Root},
+    system::{
+        files::{self, Owner, Root},
+        pipe::Pipe,
+    },
     ui::text,
 };
 
-/// Bytes that go to a host in one piece.
-const PIECE: usize = 256 << 10;
 /// Pieces that wait for a slow connection.
 const WAITING: usize = 16;
 
@@ -262,7 +263,7 @@ pub fn pieces(content: Content, progress: Arc<dyn Progress>) -> mpsc::Receiver<R
     tokio::task::spawn_blocking(move || {
         const TASK: &str = "sending";
         progress.started(TASK, Some(content.size()), Unit::Bytes);
-        let mut pipe = Pipe { sender: sender.clone(), buffer: Vec::with_capacity(PIECE) };
+        let mut pipe = Pipe::new(sender.clone());
         let written = content
             .write(&mut |piece| pipe.write_all(piece).doing(|| "sending content"), |done| {
                 progress.advanced(TASK, done, None);
@@ -275,28 +276,4 @@ pub fn pieces(content: Content, progress: Arc<dyn Progress>) -> mpsc::Receiver<R
         }
     });
     receiver
-}
-
-/// A writer into a channel, in large pieces.
-struct Pipe {
-    sender: mpsc::Sender<Result<Bytes>>,
-    buffer: Vec<u8>,
-}
-
-impl Write for Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let piece = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE)));
-        self.sender.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
 }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::{
     digest::{Digest, Hasher},
     error::{Doing, Error, Result},
+    system::pipe::Pipe,
 };
 
 /// An image of a layout: its manifest as it lies there, and the name it gets.
@@ -45,7 +46,7 @@ where
     let image = image.clone();
     let (sender, receiver) = mpsc::channel::<Result<Bytes>>(8);
     tokio::task::spawn_blocking(move || {
-        let pipe = Pipe { sender: sender.clone(), buffer: Vec::with_capacity(CHUNK) };
+        let pipe = Pipe::new(sender.clone());
         if let Err(error) = write(pipe, &image, config, &layers, open) {
             // Nobody listens any more when the load itself failed.
             let _ = sender.blocking_send(Err(error));
@@ -170,32 +171,6 @@ impl Verified {
         }
         Err(Error::failed(format!("a blob of the image layout should be `{}` and is `{found}`", blob.digest))
             .hint("the layout is damaged: copy the image into it again"))
-    }
-}
-
-const CHUNK: usize = 256 * 1024;
-
-/// A writer into the channel, in chunks.
-struct Pipe {
-    sender: mpsc::Sender<Result<Bytes>>,
-    buffer: Vec<u8>,
-}
-
-impl Write for Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= CHUNK {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let chunk = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK)));
-        self.sender.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     content::{self, Places},
+    facts,
     generations::{self, Generations, Journal},
     layout::{BINARY, CREDENTIALS, SECRETS},
     packages,
@@ -102,6 +103,7 @@ pub async fn observe(
     } else {
         Running::default()
     };
+    let os = if inputs.pins_packages() { os(root)? } else { None };
     let wants_modules =
         !inputs.profile.kernel.blacklist.is_empty() || !inputs.profile.kernel.options.is_empty();
     let modules = if wants_modules { of_kernel("/proc/modules")? } else { None };
@@ -109,6 +111,7 @@ pub async fn observe(
         if inputs.profile.kernel.parameters.is_empty() { None } else { of_kernel("/proc/cmdline")? };
     Ok(HostState {
         target,
+        os,
         binary: binary(root, &paths, &options.program)?,
         paths,
         accounts,
@@ -129,6 +132,13 @@ pub async fn observe(
         journal: left_behind(root)?,
         next: generations.numbers()?.last().map_or(1, |last| last + 1),
     })
+}
+
+/// Distribution and release. Read where the file is, and not through the link to it.
+fn os(root: &Root) -> Result<Option<(String, String)>> {
+    let Some(text) = root.read_text("/usr/lib/os-release", 1 << 16)? else { return Ok(None) };
+    let os = facts::parse_os(&text)?;
+    Ok(os.release.map(|release| (os.id, release)))
 }
 
 /// What an interrupted run was doing: as its journal says, or what it left from before there was one.

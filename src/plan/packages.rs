@@ -36,11 +36,38 @@ pub(super) fn pinned(inputs: &Inputs) -> bool {
 /// Refuses a set that is known not to build: its modules would fail on every host.
 pub(super) fn refuse_set(inputs: &Inputs) -> Result<()> {
     let Some(set) = &inputs.lock.set else { return Ok(()) };
-    let (Some(Builds::No), Some(driver)) = (set.builds, &set.driver) else { return Ok(()) };
+    let Some(driver) = &set.driver else { return Ok(()) };
+    if set.builds == Some(Builds::Patched) {
+        return Err(Error::check(format!(
+            "driver {driver} needs the profile's patches, and this version does not apply them when DKMS builds it"
+        ))
+        .hint("lock a pair that builds without: leave `[driver] patches` out, and run `bedplate lock`"));
+    }
+    if set.builds != Some(Builds::No) {
+        return Ok(());
+    }
     let kernel = set.kernel.as_deref().unwrap_or("the locked kernel");
     let why = set.because.as_ref().map(|because| format!(": {because}")).unwrap_or_default();
     Err(Error::check(format!("driver {driver} is known not to build for kernel {kernel}{why}"))
         .hint("lock a pair that builds: set `[driver] version` or `[kernel] package`, then `bedplate lock`"))
+}
+
+/// Refuses a host of another distribution or release: bringing it to the lock would be an upgrade of all of it.
+fn refuse_release(inputs: &Inputs, state: &HostState) -> Result<()> {
+    let host = &inputs.profile.host;
+    let Some((id, release)) = &state.os else { return Ok(()) };
+    let wanted = (host.distribution.id(), host.release.as_str());
+    if (id.as_str(), release.as_str()) == wanted {
+        return Ok(());
+    }
+    let what = if state.target == Target::Tree { "tree" } else { "host" };
+    Err(Error::failed(format!("the {what} is {id} {release}, and the profile is for {} {}", wanted.0, wanted.1)).hint(
+        format!(
+            "install {} {}, or change `release` in `[host]` and run `bedplate lock`; packages are not moved from one \
+             release to another",
+            wanted.0, wanted.1
+        ),
+    ))
 }
 
 /// The steps for packages; what they own goes into the plan's record.
@@ -52,6 +79,9 @@ pub(super) fn plan(
     plan: &mut Plan,
 ) -> Result<Phase> {
     plan.record.packages.clone_from(&prior.packages);
+    if pinned(inputs) {
+        refuse_release(inputs, state)?;
+    }
     let none = Packages::default();
     let host = state.packages.as_ref().unwrap_or(&none);
     if !pinned(inputs) {

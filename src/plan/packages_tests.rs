@@ -54,6 +54,20 @@ fn host(packages: impl IntoIterator<Item = Package>) -> Model {
     model
 }
 
+#[test]
+fn another_release_is_refused_before_anything() {
+    let lock = lock(&[("a", "1")]);
+    let wanted = profile("");
+    let mut host = host([there("a", "0")]);
+    host.state.os = Some(("debian".to_owned(), wanted.host.release.clone()));
+    assert!(!host.plan(&wanted, &lock).unwrap().is_empty());
+    for (id, release) in [("debian", "sid"), ("ubuntu", wanted.host.release.as_str())] {
+        host.state.os = Some((id.to_owned(), release.to_owned()));
+        let error = host.plan(&wanted, &lock).unwrap_err();
+        assert!(error.message().contains(&format!("the host is {id} {release}")), "{error:?}");
+    }
+}
+
 fn steps(plan: &Plan) -> Vec<String> {
     plan.steps
         .iter()
@@ -147,8 +161,10 @@ fn a_set_that_does_not_build_is_refused() {
     let error = model.plan(&profile(""), &wanted).unwrap_err();
     assert_eq!(error.kind(), crate::error::Kind::Check);
     assert!(error.message().contains("550.163.01 is known not to build for kernel 6.12.117"), "{error:?}");
-    let set = wanted.set.as_mut().unwrap();
-    set.builds = Some(Builds::Untried);
+    wanted.set.as_mut().unwrap().builds = Some(Builds::Patched);
+    let error = model.plan(&profile(""), &wanted).unwrap_err();
+    assert!(error.kind() == crate::error::Kind::Check && error.message().contains("patches"), "{error:?}");
+    wanted.set.as_mut().unwrap().builds = Some(Builds::Untried);
     let mut model = host([]);
     model.state.running = Running { kernel: Some("6.1".into()), driver: None };
     let plan = model.plan(&profile(""), &wanted).unwrap();

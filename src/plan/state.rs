@@ -31,6 +31,9 @@ pub struct HostState {
     pub packages: Option<Packages>,
     /// What runs.
     pub running: Running,
+    /// Distribution and release, as os-release(5) has them in `ID` and `VERSION_CODENAME`; `None`: not known, or no
+    /// packages are locked.
+    pub os: Option<(String, String)>,
     /// Secrets of the profile and of earlier generations, by name.
     pub secrets: BTreeMap<String, SecretState>,
     /// The program at `/usr/local/bin/bedplate`.

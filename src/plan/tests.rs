@@ -42,6 +42,7 @@ impl Model {
             images: BTreeMap::new(),
             packages: Some(dpkg::Packages::parse(CHRONY, &[]).unwrap()),
             running: Running::default(),
+            os: None,
             secrets: BTreeMap::new(),
             binary: BinaryState::Absent,
             kernel_command_line: Some("quiet iommu=pt".into()),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`files`] | the only raw file calls: no links followed, atomic writes, modes right from the first byte |
 //! | [`process`] | child processes: time limits, bounded output, secrets by standard input only |
+//! | [`pipe`] | a writer into a channel |
 //! | [`clock`] | now, the boot id, the time since boot |
 //! | [`network`] | who listens where, name resolution, free ports |
 //! | [`users`] | names and numbers of users and groups |
@@ -12,6 +13,7 @@
 pub mod clock;
 pub mod files;
 pub mod network;
+pub mod pipe;
 pub mod process;
 pub mod signals;
 pub mod users;

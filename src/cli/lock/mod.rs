@@ -240,12 +240,15 @@ fn refuse(context: &Context, lock: &Lock) -> bool {
     match set.builds {
         Some(Builds::No) => {
             refused = true;
-            let error = Error::check(format!("the set is refused: {because}")).hint(
-                "name a kernel that builds in `[kernel] package`, another `[driver] version`, or patches that mend it",
-            );
+            let error = Error::check(format!("the set is refused: {because}"))
+                .hint("name a kernel that builds in `[kernel] package`, or another `[driver] version`");
             context.ui.error(&error);
         }
-        Some(Builds::Untried) => context.ui.warn(because),
+        Some(Builds::Untried) => context.ui.warn_at(
+            because,
+            None,
+            "`provision` has DKMS build it, and stops with the compiler's first complaint where it does not",
+        ),
         Some(Builds::Yes | Builds::Patched) | None => {}
     }
     refused

@@ -43,6 +43,11 @@ pub(super) fn os(tree: &Tree) -> Result<Os> {
         Some(text) => text,
         None => required(tree, "/usr/lib/os-release")?,
     };
+    parse_os(&text)
+}
+
+/// The text of os-release(5).
+pub(in crate::host) fn parse_os(text: &str) -> Result<Os> {
     let value = |key: &str| {
         let line = text.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))?;
         shlex::split(line)?.into_iter().next().filter(|value| !value.is_empty())

@@ -16,6 +16,7 @@ mod of;
 mod tree;
 pub mod wanted;
 
+pub(in crate::host) use self::basics::parse_os;
 pub use self::{
     data::*,
     docker::DEPLOYMENT_LABEL,
