@@ -59,9 +59,13 @@ fn command(root: &Root, program: &str) -> Command {
         .env("UCF_FORCE_CONFFOLD", "1")
 }
 
+/// Gives a program its standard output a second time, as descriptor 3. apt closes the one that its status goes to for
+/// what it starts: were that 1, dpkg and every script would have none, and what they open next would become theirs.
+const DOUBLED: &str = r#"exec "$@" 3>&1"#;
+
 /// apt-get with a state of its own: no source but the local repository, no cache of the host's.
 fn apt_get(root: &Root) -> Command {
-    let mut command = command(root, "apt-get");
+    let mut command = command(root, "sh").args(["-c", DOUBLED, "sh", "apt-get"]);
     for (name, value) in [
         ("Dir::Etc::sourcelist", format!("{APT}/sources.list")),
         ("Dir::Etc::sourceparts", "/dev/null".to_owned()),
@@ -177,7 +181,7 @@ impl Simulated {
 
 /// Has apt do it, telling how far it is.
 pub(super) async fn install(root: &Root, ask: &Ask, progress: &dyn Progress, task: &str) -> Result<()> {
-    let command = ask.command(root).args(["-o", "APT::Status-Fd=1", "install"]).args(ask.words.clone());
+    let command = ask.command(root).args(["-o", "APT::Status-Fd=3", "install"]).args(ask.words.clone());
     let mut running = command.timeout(LONG).stream()?;
     let mut kept: VecDeque<String> = VecDeque::new();
     while let Some(line) = running.next_line().await? {

@@ -72,13 +72,13 @@ fn installs(plan: &Plan) -> Option<(&[PackageChange], &[String])> {
 /// A package cannot be had or is not what the lock says; there is no room; apt would do anything else.
 pub(super) async fn ready(context: &Context<'_>, plan: &Plan) -> Result<()> {
     let root = context.root;
-    let repairs = plan.steps.iter().any(|step| matches!(step, Step::RepairPackages { .. }));
+    let broken = broken(plan);
     let (changes, remove) = match installs(plan) {
         Some(both) => both,
-        None if repairs => (&[][..], &[][..]),
+        None if broken.is_some() => (&[][..], &[][..]),
         None => return clear(root),
     };
-    let result = prepare(context, changes, remove).await;
+    let result = prepare(context, changes, remove, broken.unwrap_or_default()).await;
     if result.is_err() {
         // Nothing of a refused plan stays.
         let _ = clear(root);
@@ -105,7 +105,12 @@ fn is_ours(root: &Root) -> bool {
     root.read(POLICY, 1 << 16).ok().flatten().is_some_and(|text| text == POLICY_TEXT.as_bytes())
 }
 
-async fn prepare(context: &Context<'_>, changes: &[PackageChange], remove: &[String]) -> Result<()> {
+async fn prepare(
+    context: &Context<'_>,
+    changes: &[PackageChange],
+    remove: &[String],
+    broken: &[String],
+) -> Result<()> {
     let root = context.root;
     let native = context.pinned.profile.host.architecture.as_str();
     let all: BTreeMap<String, &LockedPackage> = context
@@ -123,6 +128,15 @@ async fn prepare(context: &Context<'_>, changes: &[PackageChange], remove: &[Str
         sound(package)?;
         wanted.insert(&change.package, package);
     }
+    // What is half installed may have to come again, and what needs it cannot come without it.
+    let mut mended: BTreeMap<&str, &str> = BTreeMap::new();
+    for key in broken.iter().filter(|key| !changes.iter().any(|change| change.package == **key)) {
+        if let Some(package) = all.get(key) {
+            sound(package)?;
+            wanted.insert(key, package);
+            mended.insert(key, &package.version);
+        }
+    }
     let store = Store::open(context.supply.store)?;
     let downloads: Vec<download::Wanted> =
         wanted.values().map(|package| wanted_of(context, package)).collect();
@@ -134,7 +148,8 @@ async fn prepare(context: &Context<'_>, changes: &[PackageChange], remove: &[Str
     if changes.is_empty() && remove.is_empty() {
         return Ok(());
     }
-    let would = apt::simulate(root, &ask(changes, remove)).await?;
+    let mut would = apt::simulate(root, &ask(changes, remove, &mended)).await?;
+    would.install.retain(|package, version| mended.get(package.as_str()) != Some(&version.as_str()));
     compare(&would, changes, remove, &host.by_key(native).into_keys().collect())
 }
 
@@ -191,9 +206,19 @@ fn refuse_full(root: &Root, made: &local::Made, host: &Packages, native: &str) -
     .hint(format!("make room: `du -xh --max-depth=2 {} | sort -h | tail`", root.path().display())))
 }
 
-fn ask(changes: &[PackageChange], remove: &[String]) -> apt::Ask {
+/// What the plan's repair names; `None` where nothing is to be repaired.
+fn broken(plan: &Plan) -> Option<&[String]> {
+    plan.steps.iter().find_map(|step| match step {
+        Step::RepairPackages { packages } => Some(packages.as_slice()),
+        _ => None,
+    })
+}
+
+/// `mended`: what is half installed and goes on to the version it was to have.
+fn ask(changes: &[PackageChange], remove: &[String], mended: &BTreeMap<&str, &str>) -> apt::Ask {
     let mut words: Vec<String> =
         changes.iter().map(|change| format!("{}={}", change.package, change.to)).collect();
+    words.extend(mended.iter().map(|(package, version)| format!("{package}={version}")));
     words.extend(remove.iter().map(|package| format!("{package}-")));
     apt::Ask {
         words,
@@ -275,14 +300,14 @@ pub(super) async fn install(work: &mut Work<'_>, changes: &[PackageChange], remo
     let kept = left_beside(root, native, changes)?;
     let asked = root.is_host() && root.exists(REBOOT)?;
     context.progress.started(TASK, Some(100), Unit::Items);
-    apt::install(root, &ask(changes, remove), context.progress, TASK).await.map_err(|error| {
-        match failure::modules(root, since) {
+    apt::install(root, &ask(changes, remove, &BTreeMap::new()), context.progress, TASK).await.map_err(
+        |error| match failure::modules(root, since) {
             Some((line, log)) => error
                 .hint(format!("a kernel module did not build: {line}"))
                 .hint(format!("all of it: `less {}`", log.display())),
             None => error,
-        }
-    })?;
+        },
+    )?;
     quiet.end()?;
     let host = dpkg::read(root)?.unwrap_or_default();
     for change in changes {

@@ -10,6 +10,7 @@ use crate::{
         closure::{self, Ask, Closure, Preferred},
         version,
     },
+    digest::Digest,
     error::{Error, Result},
     lock::{
         Lock, LockedPackage, LockedRepository, LockedSuite, PACKAGES, PackageSet, TABLE_PAIRS, inputs, names,
@@ -56,8 +57,11 @@ pub async fn moved_packages(
     let (Some(old), false) = (request.old, request.update.packages.is_none()) else { return Ok(Vec::new()) };
     check(request)?;
     let new = locked_packages(request, archives, progress).await?;
-    let versions = |packages: &[LockedPackage]| -> BTreeMap<(String, String), String> {
-        let entry = |p: &LockedPackage| ((p.name.clone(), p.architecture.clone()), p.version.clone());
+    // The same version with other bytes has moved as well.
+    let versions = |packages: &[LockedPackage]| -> BTreeMap<(String, String), (String, Digest, u64)> {
+        let entry = |p: &LockedPackage| {
+            ((p.name.clone(), p.architecture.clone()), (p.version.clone(), p.sha256, p.size))
+        };
         packages.iter().map(entry).collect()
     };
     let (before, after) = (versions(&old.packages), versions(&new.packages));
@@ -68,8 +72,8 @@ pub async fn moved_packages(
         .map(|key| MovedPackage {
             name: key.0.clone(),
             architecture: key.1.clone(),
-            from: before.get(key).cloned(),
-            to: after.get(key).cloned(),
+            from: before.get(key).map(|(version, ..)| version.clone()),
+            to: after.get(key).map(|(version, ..)| version.clone()),
         })
         .collect())
 }
@@ -170,7 +174,14 @@ impl Solved {
             .filter(|(_, record)| record.architecture == native)
             .filter_map(|(_, record)| Kernel::of(record.name, record.version))
             .collect();
-        set::set(request.profile, &self.packages, &self.sources, Some(&kernels))
+        let set = set::set(request.profile, &self.packages, &self.sources, Some(&kernels))?;
+        match &request.profile.kernel.package {
+            Some(named) if set.kernel.is_none() => {
+                Err(Error::usage(format!("`{named}`, the `[kernel] package`, brings no kernel"))
+                    .hint("name a kernel's package, such as `linux-image-amd64` or `linux-image-generic`"))
+            }
+            _ => Ok(set),
+        }
     }
 }
 
