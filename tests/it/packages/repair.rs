@@ -34,6 +34,37 @@ fn what_is_half_installed_is_finished() {
 }
 
 #[test]
+fn what_is_only_unpacked_is_there_for_what_needs_it() {
+    let guest = Guest::new();
+    let low = Package::new("bp-low", "1");
+    let high = Package::new("bp-high", "1").depends("bp-low (= 1)");
+    guest.dpkg("-i", &[&low, &high]);
+    // As a cut while both came: the one unpacked, the other not even that.
+    let mut status = guest.text("/var/lib/dpkg/status");
+    for (name, state) in [("bp-low", "ok unpacked"), ("bp-high", "reinstreq half-installed")] {
+        let whole = format!("Package: {name}\nStatus: install ok installed");
+        assert!(status.contains(&whole), "{name}");
+        status = status.replacen(&whole, &format!("Package: {name}\nStatus: install {state}"), 1);
+    }
+    fs::write(guest.at("/var/lib/dpkg/status"), status).unwrap();
+    guest.provision(&[&low, &high]).unwrap();
+    assert_eq!((guest.state("bp-low"), guest.state("bp-high")), ("hi 1".into(), "hi 1".into()));
+    guest.is_tidy();
+    assert!(guest.plan(&[&low, &high]).is_empty());
+}
+
+#[test]
+fn what_scripts_print_goes_into_no_file() {
+    let guest = Guest::new();
+    let script =
+        "#!/bin/sh\nset -e\necho one line\n/bin/echo another\nexec 5>/var/tmp/bp-talks\necho a third\n";
+    let talks = Package::new("bp-talks", "1").script("postinst", script);
+    guest.provision(&[&talks]).unwrap();
+    assert_eq!(guest.state("bp-talks"), "hi 1");
+    assert_eq!(guest.text("/var/tmp/bp-talks") + &guest.text("/var/lib/dpkg/lock"), "");
+}
+
+#[test]
 fn what_cannot_be_configured_is_said() {
     let guest = Guest::new();
     let bad = Package::new("bp-bad", "1").script("postinst", "#!/bin/sh\necho the reason >&2\nexit 7\n");
