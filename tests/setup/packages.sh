@@ -13,7 +13,7 @@ packages=(
   # the test machine and the demonstration images
   mmdebstrap debian-archive-keyring gpgv gnupg qemu-system-x86 busybox-static e2fsprogs xz-utils zstd
   # what tests and benchmarks compare with or read with
-  jq curl nix-bin hyperfine procps
+  jq curl nix-bin hyperfine procps nginx-light
   # lints
   shellcheck
 )
