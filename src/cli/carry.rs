@@ -152,7 +152,14 @@ fn is_bundle(path: &Path) -> Result<bool> {
     let (file, _) = files::open_input(path)?;
     let mut start = Vec::new();
     file.take(512).read_to_end(&mut start).doing(|| format!("reading `{}`", path.display()))?;
-    Ok(begins_bundle(&start))
+    if begins_bundle(&start) {
+        return Ok(true);
+    }
+    if start.contains(&0) {
+        return Err(Error::failed(format!("`{}` is neither a profile nor a whole bundle", path.display()))
+            .hint("copy it again, or make it again with `bedplate bundle`"));
+    }
+    Ok(false)
 }
 
 /// Adds what the lock names of these kinds to `content`: from the store, else fetched into it. `directory`: where paths

@@ -152,6 +152,8 @@ async fn hostile_bundles_are_refused_and_leave_nothing() {
     place.refuses(provision, 1, &["reading `", "cut short"], "copy it again");
     place.put("bad.tar", &bytes[..3000]);
     place.refuses(provision, 1, &["reading `"], "bedplate bundle");
+    place.put("bad.tar", &bytes[..100]);
+    place.refuses(provision, 1, &["neither a profile nor a whole bundle"], "copy it again");
     assert_eq!(empty, snapshot(&place.at("root")));
 
     // Content that is not what its name says.
