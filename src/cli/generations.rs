@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use super::{Context, args, carry, provision as verb, subject, supply::Supply};
+use super::{
+    Context, args, carry,
+    carry_out::{Goal, Run},
+    provision as verb, subject,
+};
 use crate::{
     error::{Error, Result},
     fleet::wire,
     host::{
         generations::{Generations, gc},
-        provision::{self, Options},
-        secrets::SecretValues,
+        provision,
+        secrets::Frame,
     },
-    plan::{self, Goal, Inputs},
     store::Store,
     system::files::{self, Root},
     ui::{Format, exit, table::table, text},
@@ -89,47 +92,17 @@ async fn switch(context: &Context, root: &Arc<Root>, number: u64, allow: &[Strin
     let held = provision::hold(root, "generations switch")?;
     let bundle = provision::switch_to(root, number)?;
     let pinned = bundle.open()?;
-    let inputs = Inputs::of(&pinned, bundle.digest()).allowing(allow);
-    let look = Options {
-        docker_socket: carry::docker_socket(context),
-        content: carry::places(context),
-        ..Options::default()
-    };
-    let none = SecretValues::new();
-    let state = provision::observe(root, &inputs, &none, &look).await?;
-    let plan = plan::make(&inputs, &state, Goal::Switch(number))?;
+    let frame = Frame::default();
+    let (places, goal) = (carry::places(context), Goal::Switch(number));
+    let run = Run::new(context, root, (&bundle, &pinned), &frame, places, goal).allowing(allow);
+    let plan = run.plan().await?;
     if plan.is_empty() {
         context.ui.say(&format!("generation {number} is current, and nothing is to do"));
         drop(held);
         let found = verb::check(context, root).await?;
         return verb::finish(context, &plan, 0, Some(found), None, &wire::Options::default()).await;
     }
-    let progress = context.ui.progress();
-    let supply = Supply::offline(context);
-    let outcome = provision::apply(
-        &plan,
-        &provision::Context {
-            root,
-            held: &held,
-            pinned: &pinned,
-            bundle: &bundle,
-            secrets: &none,
-            registries: &std::collections::BTreeMap::new(),
-            supply: supply.of(context),
-            docker_socket: &look.docker_socket,
-            content: &look.content,
-            program: look.program.clone(),
-            progress: progress.as_ref(),
-        },
-    )
-    .await?;
-    for warning in &outcome.warnings {
-        context.ui.warn(warning);
-    }
-    context.ui.say(&format!(
-        "generation {number} is current: {} carried out",
-        text::count(outcome.changed, "step")
-    ));
+    let outcome = run.apply(context, &held, &plan).await?;
     drop(held);
     // After a reboot the boot unit makes the checks.
     let found = if outcome.reboot.is_some() { None } else { Some(verb::check(context, root).await?) };

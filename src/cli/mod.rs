@@ -5,6 +5,7 @@ pub mod args;
 mod boot;
 mod bundle;
 mod carry;
+mod carry_out;
 mod completions;
 mod config;
 mod context;

@@ -3,8 +3,13 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Context, args, carry, carry::Given, gate, inputs, inputs::Sources, registries, report, subject,
-    subject::Held, supply::Supply,
+    Context, args, carry,
+    carry::Given,
+    carry_out::{self, Run},
+    gate, inputs,
+    inputs::Sources,
+    registries, report, subject,
+    subject::Held,
 };
 use crate::{
     check::{
@@ -16,11 +21,11 @@ use crate::{
     host::{
         content::{Content, Places},
         generations::Generations,
-        provision::{self, Options},
+        provision,
         secrets::{self, Frame},
     },
     lock::bundle::{Bundle, Pinned},
-    plan::{self, Change, Goal, Inputs, Plan},
+    plan::{Change, Plan},
     system::files::{self, Root},
     ui::{Format, exit, text},
 };
@@ -126,21 +131,14 @@ pub async fn here(
     places: &Places,
 ) -> Result<u8> {
     inputs::refuse_stale(pinned, &pinned.name)?;
-    let inputs = Inputs::of(pinned, bundle.digest()).allowing(&options.allow);
     if root.is_host() {
         secrets::add_from_host(root, &pinned.profile, &mut frame.secrets)?;
     }
-    let look = Options {
-        docker_socket: carry::docker_socket(context),
-        content: places.clone(),
-        ..Options::default()
-    };
-    let seen = async || {
-        let state = provision::observe(root, &inputs, &frame.secrets, &look).await?;
-        plan::make(&inputs, &state, Goal::Provision)
-    };
+    let goal = carry_out::Goal::Provision;
+    let run =
+        Run::new(context, root, (bundle, pinned), &frame, places.clone(), goal).allowing(&options.allow);
     // Looked at first without holding the host: where nothing is to do, nothing is touched.
-    let mut plan = seen().await?;
+    let mut plan = run.plan().await?;
     let deployments = match Generations::new(root).current_number()? {
         Some(number) if options.dry_run && plan.change == Change::New => {
             subject::deployment_changes(&subject::bundle(root, number)?, bundle)?
@@ -164,46 +162,13 @@ pub async fn here(
         plan.refuse()?;
         let held = provision::hold(root, "provision")?;
         // Another run may have come between.
-        plan = seen().await?;
+        plan = run.plan().await?;
         if let Some(left) = &plan.finishes {
             context.ui.say(&format!("going on where an interrupted run stopped: {left}"));
         }
-        let progress = context.ui.progress();
-        let supply = Supply::new(context, &pinned.profile)?;
-        let outcome = provision::apply(
-            &plan,
-            &provision::Context {
-                root,
-                held: &held,
-                pinned,
-                bundle,
-                secrets: &frame.secrets,
-                registries: &frame.registries,
-                supply: supply.of(context),
-                docker_socket: &look.docker_socket,
-                content: &look.content,
-                program: look.program.clone(),
-                progress: progress.as_ref(),
-            },
-        )
-        .await?;
-        for warning in &outcome.warnings {
-            context.ui.warn(warning);
-        }
-        say_unlocked(context, &plan);
-        for waits in plan.deferred.iter().map(|deferred| format!("{}: {}", deferred.what, deferred.why)) {
-            context.ui.say(&format!("waits: {waits}"));
-        }
-        for waits in &outcome.deferred {
-            context.ui.say(&format!("waits: {waits}"));
-        }
+        let outcome = run.apply(context, &held, &plan).await?;
         changed = outcome.changed;
         reboot = outcome.reboot;
-        context.ui.say(&format!(
-            "generation {} is current: {} carried out",
-            outcome.generation,
-            text::count(changed, "step")
-        ));
     }
     if !root.is_host() || options.no_check {
         return finish(context, &plan, changed, None, None, options).await;
@@ -293,7 +258,7 @@ fn print_plan(context: &Context, plan: &Plan, deployments: &[String]) -> Result<
     }
     let lines: String = deployments.iter().chain(&plan.lines()).map(|line| format!("{line}\n")).collect();
     context.ui.data(&lines)?;
-    say_unlocked(context, plan);
+    carry_out::say_unlocked(context, plan);
     if let Some(why) = &plan.reboot {
         context.ui.say(&format!("a reboot would be needed: {why}"));
     }
@@ -303,17 +268,6 @@ fn print_plan(context: &Context, plan: &Plan, deployments: &[String]) -> Result<
         text::count(plan.steps.len(), "step")
     ));
     Ok(())
-}
-
-/// Packages that the lock leaves alone: a count, and their names with `-v`.
-fn say_unlocked(context: &Context, plan: &Plan) {
-    if plan.unlocked.is_empty() {
-        return;
-    }
-    let names =
-        if context.ui.verbose > 0 { format!(": {}", plan.unlocked.join(", ")) } else { String::new() };
-    let count = text::count(plan.unlocked.len(), "package");
-    context.ui.say(&format!("{count} of the host not in the lock, left alone{names}"));
 }
 
 /// Provisions a host over SSH: the binary and the bundle go there, secrets and content on standard input.

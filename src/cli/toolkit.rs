@@ -1,20 +1,18 @@
 //! `toolkit`: layer 2, GPU access of containers: verified, or its packages installed.
 
-use std::collections::BTreeMap;
-
 use super::{
-    Context, args, carry, gate, inputs, inputs::Sources, later, provision as verb, report, subject,
-    subject::Held, supply::Supply,
+    Context, args, carry,
+    carry_out::{Goal, Run},
+    gate, inputs,
+    inputs::Sources,
+    later, provision as verb, report, subject,
+    subject::Held,
 };
 use crate::{
     check::{report::Layer, up_to},
     error::Result,
-    host::{
-        provision::{self, Options},
-        secrets::SecretValues,
-    },
-    plan::{self, Inputs},
-    ui::{Format, exit, text},
+    host::{provision, secrets::Frame},
+    ui::{Format, exit},
 };
 
 /// Runs `toolkit verify`. Layer 1 is looked at too, since its failures would be blamed on this one.
@@ -49,17 +47,11 @@ pub fn install(context: &Context, args: &args::ToolkitInstall) -> Result<u8> {
         (subject::bundle(&root, generation.about.number)?, pinned)
     };
     inputs::refuse_stale(&pinned, &pinned.name)?;
-    let inputs = Inputs::of(&pinned, bundle.digest());
-    let look = Options {
-        docker_socket: carry::docker_socket(context),
-        content: carry::places(context),
-        ..Options::default()
-    };
-    let none = SecretValues::new();
+    let frame = Frame::default();
+    let run = Run::new(context, &root, (&bundle, &pinned), &frame, carry::places(context), Goal::Toolkit);
     context.run(async {
         let held = if args.dry_run { None } else { Some(provision::hold(&root, "toolkit install")?) };
-        let state = provision::observe(&root, &inputs, &none, &look).await?;
-        let plan = plan::toolkit(&inputs, &state)?;
+        let plan = run.plan().await?;
         if context.ui.format == Format::Json {
             context.ui.json(&plan)?;
         } else if plan.is_empty() {
@@ -69,29 +61,7 @@ pub fn install(context: &Context, args: &args::ToolkitInstall) -> Result<u8> {
         }
         plan.refuse()?;
         let Some(held) = held.filter(|_| !plan.is_empty()) else { return Ok(exit::DONE) };
-        let progress = context.ui.progress();
-        let supply = Supply::new(context, &pinned.profile)?;
-        let outcome = provision::apply_alone(
-            &plan,
-            &provision::Context {
-                root: &root,
-                held: &held,
-                pinned: &pinned,
-                bundle: &bundle,
-                secrets: &none,
-                registries: &BTreeMap::new(),
-                supply: supply.of(context),
-                docker_socket: &look.docker_socket,
-                content: &look.content,
-                program: look.program.clone(),
-                progress: progress.as_ref(),
-            },
-        )
-        .await?;
-        for warning in &outcome.warnings {
-            context.ui.warn(warning);
-        }
-        context.ui.say(&format!("{} carried out", text::count(outcome.changed, "step")));
+        let outcome = run.apply(context, &held, &plan).await?;
         if let Some(why) = outcome.reboot {
             context.ui.say(&format!("a reboot is needed: {why}"));
             return Ok(exit::REBOOT);

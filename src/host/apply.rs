@@ -1,13 +1,11 @@
 //! Carrying out a plan: generation written down, journal, steps, commit.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    content::{self, Places},
+    content,
     generations::{self, Journal, Ready},
+    observe::Options,
     packages::{self, Supply},
     steps,
 };
@@ -38,12 +36,8 @@ pub struct Context<'a> {
     pub registries: &'a BTreeMap<String, Credentials>,
     /// Where packages come from.
     pub supply: Supply<'a>,
-    /// The Docker daemon's socket.
-    pub docker_socket: &'a str,
-    /// Where content of images is looked for.
-    pub content: &'a Places,
-    /// The program to install.
-    pub program: PathBuf,
+    /// How the host was looked at: its Docker daemon, where content of images is, the program to install.
+    pub look: &'a Options,
     /// Who is told.
     pub progress: &'a dyn Progress,
 }
@@ -147,7 +141,7 @@ pub async fn apply(plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
     said(context, plan, plan.steps.len(), "generation committed");
     Journal::remove(root)?;
     if root.is_host()
-        && let Some(store) = &context.content.store
+        && let Some(store) = &context.look.content.store
         && let Err(error) = content::drop_images(store, &context.pinned.lock)
     {
         // The host is what it should be; only room is wasted.

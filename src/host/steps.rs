@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use super::{
     apply::{Context, Work},
     content, generations,
-    layout::{BINARY, DOCKER_SOCKET},
+    layout::BINARY,
     observe, packages, secrets,
 };
 use crate::{
@@ -89,7 +89,7 @@ pub(super) async fn carry_out(work: &mut Work<'_>, step: &Step) -> Result<()> {
             load(work, key, reference, *download, tag).await?;
         }
         Step::TagImage { source, tag, .. } => docker(work).await?.tag(source, tag).await?,
-        Step::InstallBinary { path, .. } => install(root, &work.context.program, path)?,
+        Step::InstallBinary { path, .. } => install(root, &work.context.look.program, path)?,
         Step::ReloadSystemd => {
             Command::new("systemctl").arg("daemon-reload").timeout(RESTART).check().await?;
         }
@@ -154,8 +154,7 @@ async fn restart_docker(work: &mut Work<'_>) -> Result<()> {
 /// The daemon, connected to when it is first needed.
 async fn docker<'w>(work: &'w mut Work<'_>) -> Result<&'w Docker> {
     if work.docker.is_none() {
-        let socket =
-            if work.context.docker_socket.is_empty() { DOCKER_SOCKET } else { work.context.docker_socket };
+        let socket = &work.context.look.docker_socket;
         work.docker = Some(match Docker::connect(socket).await {
             // A package that was installed just now starts its daemon, unless the host forbids it.
             Err(_) if work.installed => {
@@ -240,7 +239,7 @@ async fn load(work: &mut Work<'_>, key: &str, reference: &str, download: u64, ta
     let docker = docker(work).await?;
     // The archive has a few headers more.
     let told = |done: u64| progress.advanced(&task, done.min(download), None);
-    content::load(docker, image, tag, context.content, told).await?;
+    content::load(docker, image, tag, &context.look.content, told).await?;
     named(docker, image, reference, tag, "loaded").await?;
     progress.finished(&task, Some(&format!("{reference} loaded")));
     Ok(())

@@ -157,9 +157,7 @@ fn run(folder: &Path, more: &str, goal: Goal, progress: &dyn Progress) -> Result
             secrets: &secrets,
             registries: &BTreeMap::new(),
             supply: Supply { store: &folder.join("store"), places: &BTreeMap::new(), remote: &remote },
-            docker_socket: "",
-            content: &options.content,
-            program: options.program.clone(),
+            look: &options,
             progress,
         };
         let outcome = provision::apply(&plan, &context).await?;
@@ -533,18 +531,7 @@ fn nobody_goes_to_a_generation_that_was_never_made_whole() {
     let error = provision::switch_to(&root, 2).unwrap_err();
     assert!(error.message().contains("never made whole"), "{error:?}");
     // Nor one who asks past that: nothing is written then.
-    let plan = Plan {
-        generation: 2,
-        change: plan::Change::Switch,
-        finishes: None,
-        steps: Vec::new(),
-        deferred: Vec::new(),
-        warnings: Vec::new(),
-        missing: Vec::new(),
-        reboot: None,
-        unlocked: Vec::new(),
-        record: plan::Record::default(),
-    };
+    let plan = Plan::without_steps(2, plan::Change::Switch);
     let bundle = bundle(&two());
     let ready = super::generations::Ready {
         profile: "t",

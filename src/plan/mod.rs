@@ -165,6 +165,22 @@ pub struct Missing {
 }
 
 impl Plan {
+    /// A plan with nothing in it yet.
+    pub fn without_steps(generation: u64, change: Change) -> Self {
+        Self {
+            generation,
+            change,
+            finishes: None,
+            steps: Vec::new(),
+            deferred: Vec::new(),
+            warnings: Vec::new(),
+            missing: Vec::new(),
+            reboot: None,
+            unlocked: Vec::new(),
+            record: Record::default(),
+        }
+    }
+
     /// Whether there is nothing to do: no step, no new generation, nothing left by an interrupted run.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
@@ -217,16 +233,9 @@ pub fn make(inputs: &Inputs, state: &HostState, goal: Goal) -> Result<Plan> {
     let prior = Record::merged(current.map(|known| &known.record), interrupted);
     let (generation, change) = number(inputs, state, goal);
     let mut plan = Plan {
-        generation,
-        change,
         finishes: finishes(state),
-        steps: Vec::new(),
-        deferred: Vec::new(),
-        warnings: Vec::new(),
-        missing: Vec::new(),
-        reboot: None,
-        unlocked: Vec::new(),
         record: Record { accounts: prior.accounts.clone(), due: prior.due.clone(), ..Record::default() },
+        ..Plan::without_steps(generation, change)
     };
     let wanted = wanted::wanted(inputs, &state.accounts)?;
     let mut errors = Vec::new();

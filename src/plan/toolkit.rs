@@ -35,18 +35,8 @@ pub fn toolkit(inputs: &Inputs, state: &HostState) -> Result<Plan> {
         state.current.as_ref().map(|known| &known.record),
         state.interrupted.iter().map(|known| &known.record),
     );
-    let mut plan = Plan {
-        generation: state.current.as_ref().map_or(0, |known| known.number),
-        change: Change::Repair,
-        finishes: None,
-        steps: Vec::new(),
-        deferred: Vec::new(),
-        warnings: Vec::new(),
-        missing: Vec::new(),
-        reboot: None,
-        unlocked: Vec::new(),
-        record: Record::default(),
-    };
+    let generation = state.current.as_ref().map_or(0, |known| known.number);
+    let mut plan = Plan::without_steps(generation, Change::Repair);
     // Of no earlier generation, so that nothing counts as left by one.
     let Phase { steps, engine } =
         packages::plan(&inputs, state, Goal::Provision, &Record::default(), &mut plan)?;

@@ -13,7 +13,6 @@ use bedplate::{
     apt::transport::{Settings, Transport},
     error::{Error, Result},
     host::{
-        content::Places,
         packages::{self, Supply},
         provision::{self, Context, Options, Outcome},
         secrets::SecretValues,
@@ -226,9 +225,7 @@ impl Guest {
                 secrets: &secrets,
                 registries: &BTreeMap::new(),
                 supply: Supply { store: &store, places: &self.places, remote: &remote },
-                docker_socket: "",
-                content: &Places::default(),
-                program: options.program.clone(),
+                look: &options,
                 progress: &Silent,
             };
             let outcome = provision::apply(&plan, &context).await?;
