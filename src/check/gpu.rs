@@ -49,7 +49,10 @@ pub(super) fn module(subject: &Subject<'_>, facts: &Facts) -> Verdict {
             let mut verdict = Verdict::fail(format!("there is no NVIDIA module for kernel {release}: it was not built"))
                 .saw(absent)
                 .saw(format!("`/lib/modules/{release}/modules.dep`: names no `nvidia.ko`"))
-                .next("install the driver package and the headers of this kernel, then `dkms status`");
+                .next(format!(
+                    "{}, then `dkms status`",
+                    subject.brings("provision", "install the driver package and the headers of this kernel")
+                ));
             if !module.other_kernels.is_empty() {
                 let others = module.other_kernels.join(", ");
                 verdict = verdict
@@ -72,7 +75,7 @@ pub(super) fn module(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     }
 }
 
-pub(super) fn version_match(_: &Subject<'_>, facts: &Facts) -> Verdict {
+pub(super) fn version_match(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     let loaded = match facts.module.as_result() {
         Ok(module) => module.loaded.as_deref(),
         Err(why) => return Verdict::unknown(why),
@@ -107,7 +110,10 @@ pub(super) fn version_match(_: &Subject<'_>, facts: &Facts) -> Verdict {
         Ok(Nvml::NoLibrary(why)) => Verdict::fail("the driver's user-space library is not installed")
             .saw(kernel)
             .saw(format!("NVML: {why}"))
-            .next(format!("install the user-space packages of driver {loaded} (`libnvidia-ml1`)")),
+            .next(subject.brings(
+                "provision",
+                &format!("install the user-space packages of driver {loaded} (`libnvidia-ml1`)"),
+            )),
         Ok(Nvml::DriverNotLoaded) => Verdict::unknown(
             "the module is loaded, but NVML cannot reach it: device nodes missing or not accessible?",
         )

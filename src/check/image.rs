@@ -178,13 +178,22 @@ pub(super) fn cuda(subject: &Subject<'_>, facts: &Facts) -> Verdict {
                 VerdictOutcome::Refuse => tally.bad(
                     line,
                     format!(
-                        "lock an image whose CUDA version driver {driver} runs, or install a newer driver"
+                        "lock an image whose CUDA version driver {driver} runs, or {}",
+                        newer_driver(subject)
                     ),
                 ),
             }
         }
     }
     tally.verdict(format!("driver {driver} can run every image"), "no image asks for CUDA")
+}
+
+fn newer_driver(subject: &Subject<'_>) -> &'static str {
+    if subject.profile.host.pin_packages {
+        "a newer driver (`[driver] version`), then `bedplate provision`"
+    } else {
+        "install a newer driver"
+    }
 }
 
 fn word(outcome: VerdictOutcome) -> &'static str {

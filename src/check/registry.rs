@@ -153,7 +153,7 @@ static REGISTRY: &[Check] = &[
             [
                 "whether the kernel module is loaded (`/sys/module/nvidia/version`); else whether one was built for this kernel, and Secure Boot",
                 "without it no process sees a GPU",
-                "absent: install driver and kernel headers, `dkms autoinstall`; refused: enrol the signing key; else `dmesg` says why",
+                "absent: `bedplate provision` brings the locked driver and kernel headers (with `pin-packages = false` install them), `dkms autoinstall` builds it; refused: enrol the signing key; else `dmesg` says why",
             ],
         ),
         PCI,
@@ -231,7 +231,7 @@ static REGISTRY: &[Check] = &[
         [
             "whether Docker answers on its socket, how old it is for what the profile asks, and whether it is the snap package",
             "every container is started through it",
-            "`systemctl status docker`; install `docker.io` or `docker-ce` where it is missing",
+            "`systemctl status docker`; where it is missing, `bedplate toolkit install` brings it, or `apt-get install docker.io` with `pin-packages = false`",
         ],
     ),
     on_gpus(
@@ -242,7 +242,7 @@ static REGISTRY: &[Check] = &[
             [
                 "`gpu-access = \"cdi\"`: Docker takes CDI devices and there is a specification; `\"nvidia-runtime\"`: the runtime is registered",
                 "without it a container with GPUs does not start: `could not select device driver`",
-                "the feature in `/etc/docker/daemon.json`, or `nvidia-ctk runtime configure`, then restart Docker",
+                "`bedplate provision` sets both in `/etc/docker/daemon.json` and restarts Docker; a specification: `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
             ],
         ),
         &["docker.daemon"],
@@ -304,7 +304,7 @@ static REGISTRY: &[Check] = &[
             [
                 "the image's CUDA version and `NVIDIA_REQUIRE_*` against the loaded driver and the GPUs",
                 "in CDI mode nothing else enforces what the image wants, and the engine fails with a CUDA error instead",
-                "lock an image for this driver, or install a newer driver",
+                "lock an image for this driver, or a newer driver (with `pin-packages = false` install one)",
             ],
         ),
         &["image.locked"],

@@ -52,6 +52,11 @@ impl<'a> Subject<'a> {
         Ok(Self { name: name.into(), profile, lock, deployments, wanted, observed: None, gate: None })
     }
 
+    /// How packages come to the host: from the lock by this verb of `bedplate`, or by hand where nothing is locked.
+    pub(super) fn brings(&self, verb: &str, by_hand: &str) -> String {
+        if self.profile.host.pin_packages { format!("`bedplate {verb}`") } else { by_hand.to_owned() }
+    }
+
     /// Whether the host has GPUs.
     pub(super) fn gpus(&self) -> bool {
         self.profile.wants_gpus()

@@ -51,7 +51,7 @@ const SYMPTOMS: &[Symptom] = &[
         text: "unsupported toolchain",
         layer: Layer::Runtime,
         means: "the image holds PTX newer than the driver",
-        next: "lock an image of an older CUDA release, or install a newer driver",
+        next: "lock an image of an older CUDA release, or a newer driver",
     },
     Symptom {
         text: "CUDA out of memory",

@@ -11,6 +11,8 @@ use crate::{
 
 /// The first release that takes CDI devices (Docker Engine 25.0 release notes).
 const CDI_SINCE: u64 = 25;
+/// What the profile's GPU access asks of Docker's configuration, packages locked or not.
+const MERGES: &str = "`bedplate provision`, which sets it in `/etc/docker/daemon.json` and restarts Docker";
 /// NVIDIA's CDI kind (nvidia-container-toolkit).
 const KIND: &str = "nvidia.com/gpu";
 
@@ -20,6 +22,19 @@ fn engine(facts: &Facts) -> Result<&Engine, String> {
         Ok(Docker::Away(away)) => Err(away.why.clone()),
         Err(why) => Err(why.to_owned()),
     }
+}
+
+fn engine_comes(subject: &Subject<'_>) -> String {
+    subject.brings("toolkit install", "`apt-get install docker.io`")
+}
+
+fn newer_comes(subject: &Subject<'_>) -> String {
+    let newer = if subject.profile.host.pin_packages {
+        format!("bring the locked Docker with `bedplate toolkit install`, where that is {CDI_SINCE} or newer")
+    } else {
+        format!("install Docker {CDI_SINCE} or newer")
+    };
+    format!("{newer}, or write `gpu-access = \"nvidia-runtime\"`")
 }
 
 pub(super) fn daemon(subject: &Subject<'_>, facts: &Facts) -> Verdict {
@@ -41,16 +56,14 @@ pub(super) fn daemon(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     };
     if engine.root.starts_with("/var/snap/") {
         return saw(Verdict::fail("Docker is the snap package, which cannot reach the driver's files"))
-            .next("`snap remove docker`, then install `docker.io` or `docker-ce`");
+            .next(format!("`snap remove docker`, then {}", engine_comes(subject)));
     }
     let major = engine.version.split('.').next().and_then(|major| major.parse::<u64>().ok());
     match major {
         None => saw(Verdict::unknown(format!("Docker's version `{}` cannot be read", engine.version))),
         Some(major) if major < CDI_SINCE && subject.profile.container.gpu_access == GpuAccess::Cdi => {
             saw(Verdict::fail(format!("Docker {} is too old for `gpu-access = \"cdi\"`", engine.version)))
-                .next(format!(
-                    "install Docker {CDI_SINCE} or newer, or write `gpu-access = \"nvidia-runtime\"`"
-                ))
+                .next(newer_comes(subject))
         }
         Some(_) => saw(Verdict::pass(format!("Docker {} answers", engine.version))),
     }
@@ -71,18 +84,13 @@ pub(super) fn wiring(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         return if engine.runtimes.contains("nvidia") {
             Verdict::pass("the runtime `nvidia` is registered").saw(line)
         } else {
-            Verdict::fail("the runtime `nvidia` is not registered with Docker")
-                .saw(line)
-                .next("`nvidia-ctk runtime configure --runtime=docker && systemctl restart docker`")
+            Verdict::fail("the runtime `nvidia` is not registered with Docker").saw(line).next(MERGES)
         };
     }
     let mut tally = Tally::default();
     match engine.cdi {
         Some(true) => tally.good(format!("Docker takes CDI devices from {}", engine.cdi_dirs.join(", "))),
-        Some(false) => tally.bad(
-            "Docker does not take CDI devices: the feature is off",
-            "set `\"features\": {\"cdi\": true}` in `/etc/docker/daemon.json`, then `systemctl restart docker`",
-        ),
+        Some(false) => tally.bad("Docker does not take CDI devices: the feature is off", MERGES),
         None => match facts.daemon_json.as_result() {
             Ok(Some(configuration)) if configuration.cdi == Some(true) => {
                 tally.good("`/etc/docker/daemon.json`: `features.cdi` is on");

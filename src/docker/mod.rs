@@ -114,7 +114,10 @@ impl Docker {
                 "the Docker daemon is too old: it speaks API {api}, bedplate needs {}.{} (Docker 20.10)",
                 OLDEST_API.0, OLDEST_API.1
             ))
-            .hint("upgrade the package `docker.io` (or `docker-ce`), then `systemctl restart docker`"));
+            .hint(
+                "bring a newer one with `bedplate toolkit install`; where the profile has `pin-packages = false`, upgrade \
+                 the package `docker.io` (or `docker-ce`), then `systemctl restart docker`",
+            ));
         }
         Ok(Self { client, socket: socket.to_owned() })
     }
@@ -162,8 +165,10 @@ impl Docker {
 fn unreachable(socket: &str, error: &std::io::Error) -> Error {
     match error.kind() {
         ErrorKind::NotFound => Error::failed(format!("Docker is not running: there is no socket `{socket}`"))
-            .hint("install it with `apt-get install docker.io` where it is missing")
-            .hint("start it with `systemctl start docker`"),
+            .hint(
+                "start it with `systemctl start docker`; where it is missing, `bedplate toolkit install` brings it, or \
+                 `apt-get install docker.io` where the profile has `pin-packages = false`",
+            ),
         ErrorKind::PermissionDenied => Error::failed(format!(
             "connecting to Docker: no permission to use `{socket}`"
         ))
@@ -195,7 +200,9 @@ mod tests {
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         let error = Docker::connect(&path("absent")).await.unwrap_err();
         assert!(error.message().contains("there is no socket"), "{error}");
-        assert!(error.hints().iter().any(|h| h.contains("systemctl start docker")));
+        for says in ["systemctl start docker", "bedplate toolkit install", "pin-packages = false"] {
+            assert!(error.hints()[0].contains(says), "{error:?}");
+        }
 
         let dead = path("dead");
         drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());

@@ -99,6 +99,16 @@ macro_rules! edit {
     };
 }
 
+fn old_driver(w: &mut World) {
+    edit!(w.facts.module, m => m.loaded = Some("470.57.02".into()));
+    // A consumer card has no forward compatibility, whatever the image holds.
+    let mut gpus = gpus(1);
+    gpus.devices[0].name = Some("NVIDIA GeForce RTX 4090".into());
+    gpus.devices[0].brand = Some("geforce".into());
+    gpus.devices[0].compute_capability = Some((8, 9));
+    w.facts.nvml = Known::Ok(Nvml::Answers(gpus));
+}
+
 const CASES: &[Case] = &[
     Case(
         "host.os",
@@ -353,15 +363,7 @@ const CASES: &[Case] = &[
     Case("image.platform", Unknown, "no socket", |w| {
         drop(w.facts.images.insert("vllm".into(), Known::unknown("no socket")))
     }),
-    Case("image.cuda", Fail, "refuse", |w| {
-        edit!(w.facts.module, m => m.loaded = Some("470.57.02".into()));
-        // A consumer card has no forward compatibility, whatever the image holds.
-        let mut gpus = gpus(1);
-        gpus.devices[0].name = Some("NVIDIA GeForce RTX 4090".into());
-        gpus.devices[0].brand = Some("geforce".into());
-        gpus.devices[0].compute_capability = Some((8, 9));
-        w.facts.nvml = Known::Ok(Nvml::Answers(gpus));
-    }),
+    Case("image.cuda", Fail, "refuse", old_driver),
     Case(
         "image.cuda",
         Unknown,
@@ -492,4 +494,32 @@ fn a_one_shot_that_ended_well_counts_as_started() {
     assert_eq!(world.finding("up.started").outcome, Fail);
     world.observed.as_mut().unwrap().services[0].done = true;
     assert_eq!(world.finding("up.started").outcome, Pass);
+}
+
+#[test]
+fn what_is_missing_comes_from_the_lock_or_by_hand() {
+    let cases: [(&str, &str, &str, Change); 5] = [
+        ("docker.daemon", "bedplate toolkit install", "apt-get install docker.io", |w| {
+            engine_of(w).root = "/var/snap/docker/common/var-lib-docker".into()
+        }),
+        ("docker.daemon", "bedplate toolkit install", "install Docker 25", |w| {
+            engine_of(w).version = "20.10.24".into()
+        }),
+        ("gpu.module", "bedplate provision", "install the driver package", |w| {
+            w.facts.module = Known::Ok(Module::default())
+        }),
+        ("gpu.version-match", "bedplate provision", "`libnvidia-ml1`", |w| {
+            w.facts.nvml = Known::Ok(Nvml::NoLibrary("not found".into()))
+        }),
+        ("image.cuda", "bedplate provision", "install a newer driver", old_driver),
+    ];
+    for (id, locked, by_hand, change) in cases {
+        let mut world = world();
+        change(&mut world);
+        let next = world.finding(id).next.unwrap();
+        assert!(next.contains(locked) && !next.contains(by_hand), "{id}: {next}");
+        world.profile.host.pin_packages = false;
+        let next = world.finding(id).next.unwrap();
+        assert!(next.contains(by_hand) && !next.contains(locked), "{id}: {next}");
+    }
 }
