@@ -402,13 +402,20 @@ pub struct Render {
 #[derive(Debug, Subcommand)]
 pub enum Generations {
     /// List them
-    List,
+    List {
+        /// Those of a tree that `provision --root` prepared
+        #[arg(long, value_name = "DIR")]
+        root: Option<PathBuf>,
+    },
     /// What differs between two
     Diff {
         /// The older
         a: u64,
         /// The newer
         b: u64,
+        /// Those of a tree that `provision --root` prepared
+        #[arg(long, value_name = "DIR")]
+        root: Option<PathBuf>,
     },
     /// Go to one of them, without a network
     Switch {

@@ -1,6 +1,6 @@
 //! `generations`: lists, compares and switches what was applied.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use super::{
     Context, args, carry,
@@ -22,19 +22,37 @@ use crate::{
 
 /// Runs `generations`.
 pub fn run(context: &Context, verb: &args::Generations) -> Result<u8> {
+    match verb {
+        args::Generations::List { root } => list(context, &*looked_at(context, root.as_deref())?),
+        args::Generations::Diff { a, b, root } => {
+            diff(context, &*looked_at(context, root.as_deref())?, *a, *b)
+        }
+        args::Generations::Switch { number, allow } => {
+            return context.run(switch(context, &own()?, *number, allow));
+        }
+        args::Generations::Rollback { allow } => {
+            let root = own()?;
+            let number = provision::previous(&root)?;
+            return context.run(switch(context, &root, number, allow));
+        }
+        args::Generations::Gc { keep } => context.run(collect(context, &*own()?, *keep)),
+    }
+    .map(|()| exit::DONE)
+}
+
+/// This host.
+fn own() -> Result<Arc<Root>> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::failed("generations are for root alone").hint("run it with `sudo`"));
     }
-    let root = subject::host_root()?;
-    match verb {
-        args::Generations::List => list(context, &root).map(|()| exit::DONE),
-        args::Generations::Diff { a, b } => diff(context, &root, *a, *b).map(|()| exit::DONE),
-        args::Generations::Switch { number, allow } => context.run(switch(context, &root, *number, allow)),
-        args::Generations::Rollback { allow } => {
-            let number = provision::previous(&root)?;
-            context.run(switch(context, &root, number, allow))
-        }
-        args::Generations::Gc { keep } => context.run(collect(context, &root, *keep)).map(|()| exit::DONE),
+    subject::host_root()
+}
+
+/// This host, or the tree in `directory`.
+fn looked_at(context: &Context, directory: Option<&Path>) -> Result<Arc<Root>> {
+    match directory {
+        Some(directory) => subject::tree(context, directory).map(Arc::new),
+        None => own(),
     }
 }
 
@@ -45,10 +63,14 @@ fn list(context: &Context, root: &Root) -> Result<()> {
         return context.ui.json(&listed);
     }
     if let Some(left) = provision::interrupted(root)? {
-        context.ui.warn(&format!("a run was interrupted: {left}; `bedplate provision` goes on with it"));
+        let again = if root.is_host() { String::new() } else { format!(" --root {}", root.path().display()) };
+        context
+            .ui
+            .warn(&format!("a run was interrupted: {left}; `bedplate provision{again}` goes on with it"));
     }
     if listed.is_empty() {
-        context.ui.say("no generations: this host was never provisioned");
+        let what = if root.is_host() { "host" } else { "tree" };
+        context.ui.say(&format!("no generations: this {what} was never provisioned"));
         return Ok(());
     }
     let rows = listed.iter().map(|one| {

@@ -65,12 +65,7 @@ pub fn run(context: &Context, args: &args::Provision) -> Result<u8> {
         return context.run(remote(context, destination, request, content));
     }
     let root = Arc::new(if let Some(directory) = &args.root {
-        let tree = Root::open(&context.path(directory))?;
-        if tree.is_host() {
-            return Err(Error::usage(format!("`--root {}` is this host itself", directory.display()))
-                .hint("leave `--root` out"));
-        }
-        tree
+        subject::tree(context, directory)?
     } else {
         refuse_unprivileged(args.dry_run)?;
         Root::open(Path::new("/"))?

@@ -14,6 +14,7 @@ use crate::{
     host::{
         facts::{self, Facts},
         generations::{Generation, Generations},
+        provision,
     },
     lock::{
         self, Lock,
@@ -208,6 +209,25 @@ pub fn sources(context: &Context, root: &Arc<Root>) -> facts::Sources {
 pub fn docker_socket(context: &Context) -> Option<String> {
     let by_variable = || context.variable("DOCKER_HOST")?.strip_prefix("unix://").map(str::to_owned);
     context.config.docker_socket.clone().or_else(by_variable)
+}
+
+/// The tree that `--root` names.
+///
+/// # Errors
+/// It cannot be opened, is this host itself, or is a directory of something else.
+pub fn tree(context: &Context, directory: &Path) -> Result<Root> {
+    let tree = Root::open(&context.path(directory))?;
+    let shown = directory.display();
+    if tree.is_host() {
+        return Err(Error::usage(format!("`--root {shown}` is this host itself")).hint("leave `--root` out"));
+    }
+    if !provision::looks_like_tree(&tree)? {
+        return Err(Error::usage(format!(
+            "`--root {shown}` is no root tree: it is not empty, and has no `etc`"
+        ))
+        .hint("name the directory that is the tree's `/`, or an empty one: `mkdir DIR`"));
+    }
+    Ok(tree)
 }
 
 /// The host's own tree.

@@ -8,7 +8,7 @@ pub use super::{
 };
 use super::{
     generations::{Generations, Journal, State, never_whole, sweep},
-    layout::{LOCK, LOCK_IN_TREE},
+    layout::{LOCK, LOCK_IN_TREE, STATE},
 };
 use crate::{
     error::{Error, Result},
@@ -28,6 +28,18 @@ pub fn hold(root: &Root, what: &str) -> Result<HostLock> {
     // A run that was killed before it wrote its journal left at most these.
     sweep(root)?;
     Ok(held)
+}
+
+/// Whether a directory is a root tree, or nothing yet. A new file system has `lost+found`; a run that was interrupted in
+/// an empty one may have left our state before there was an `etc`.
+///
+/// # Errors
+/// It cannot be read.
+pub fn looks_like_tree(root: &Root) -> Result<bool> {
+    let names: Vec<String> = root.list("/")?.into_iter().map(|entry| entry.name).collect();
+    let begun = root.exists(STATE).is_ok_and(|begun| begun);
+    let unused = names.iter().all(|name| name == "lost+found" || name == "var");
+    Ok(begun || unused || names.iter().any(|name| name == "etc"))
 }
 
 /// An error where another run holds the host. Takes nothing and changes nothing.

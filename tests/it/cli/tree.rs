@@ -152,3 +152,45 @@ fn a_drifted_tree_is_mended() {
     assert!(!place.at("root/etc/sysctl.d/60-inference.conf").exists());
     assert_eq!(place.text("root/data/minerhome/config.json"), "private");
 }
+
+#[test]
+fn a_directory_of_something_else_is_no_tree() {
+    let place = Place::with("", MORE);
+    place.put("mine/notes.txt", "mine");
+    let before = place.snapshot();
+    for verb in [&["provision", "p"][..], &["generations", "list"], &["generations", "diff", "1", "2"]] {
+        let says = ["`--root mine` is no root tree", "has no `etc`"];
+        place.refuses([verb, &["--root", "mine"]].concat(), 2, &says, "an empty one");
+    }
+    assert_eq!(before, place.snapshot());
+    // One that is empty becomes one, also a file system that was made just now.
+    fs::create_dir_all(place.at("root/lost+found")).unwrap();
+    place.run(PROVISION).exits(0).says("generation 1 is current");
+    // One that a run was interrupted in, before there was an `etc`.
+    fs::create_dir_all(place.at("begun/data")).unwrap();
+    place.run(["provision", "p", "--root", "begun"]).exits(2);
+    fs::create_dir_all(place.at("begun/var/lib/bedplate")).unwrap();
+    place.run(["provision", "p", "--root", "begun"]).exits(0).says("generation 1 is current");
+}
+
+#[test]
+fn generations_of_a_tree() {
+    let place = tree();
+    let list = ["generations", "list", "--root", "root"];
+    place.run(list).exits(0).says("this tree was never provisioned");
+    place.run(PROVISION).exits(0);
+    place.edit("profiles/p.toml", "262144", "524288");
+    place.run(["lock", "p"]).exits(0);
+    place.run(PROVISION).exits(0);
+    let before = snapshot(&place.at("root"));
+    place.run(list).exits(0).prints("* 2").prints("  1");
+    let json = place.run([&list[..], &["--format", "json"]].concat()).exits(0).json();
+    let current: Vec<_> = json.as_array().unwrap().iter().map(|one| one["current"].as_bool()).collect();
+    assert_eq!(current, [Some(false), Some(true)], "{json}");
+    let diff = ["generations", "diff", "1", "2", "--root", "root"];
+    place.run(diff).exits(0).prints("/etc/sysctl.d/60-inference.conf");
+    place.refuses(["generations", "diff", "1", "3", "--root", "root"], 1, &["no generation 3"], "list");
+    assert_eq!(before, snapshot(&place.at("root")), "looking changes nothing");
+    place.refuses(["generations", "list", "--root", "none"], 2, &["none` does not exist"], "mkdir -p");
+    place.refuses(["generations", "list", "--root", "/"], 2, &["this host itself"], "leave `--root` out");
+}
