@@ -142,3 +142,14 @@ pub fn say_unlocked(context: &Context, plan: &Plan) {
     let count = text::count(plan.unlocked.len(), "package");
     context.ui.say(&format!("{count} of the host not in the lock, left alone{names}"));
 }
+
+/// What a dry run cannot say of a plan for packages: apt is asked with the packages themselves at hand, which a dry run
+/// neither fetches nor puts anywhere.
+pub fn say_unasked(context: &Context, plan: &Plan) {
+    if plan.touches_packages() {
+        context.ui.say(
+            "apt was not asked in this dry run: a run asks it before anything changes, and stops where it would do \
+             anything else",
+        );
+    }
+}

@@ -142,6 +142,7 @@ pub async fn here(
     };
     if options.dry_run {
         print_plan(context, &plan, &deployments)?;
+        carry_out::say_unasked(context, &plan);
         plan.refuse()?;
         return Ok(exit::DONE);
     }

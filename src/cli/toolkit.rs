@@ -2,7 +2,7 @@
 
 use super::{
     Context, args, carry,
-    carry_out::{Goal, Run},
+    carry_out::{self, Goal, Run},
     gate, inputs,
     inputs::Sources,
     later, provision as verb, report, subject,
@@ -58,6 +58,9 @@ pub fn install(context: &Context, args: &args::ToolkitInstall) -> Result<u8> {
             context.ui.data("nothing to do\n")?;
         } else {
             context.ui.data(&plan.lines().iter().map(|line| format!("{line}\n")).collect::<String>())?;
+        }
+        if args.dry_run {
+            carry_out::say_unasked(context, &plan);
         }
         plan.refuse()?;
         let Some(held) = held.filter(|_| !plan.is_empty()) else { return Ok(exit::DONE) };

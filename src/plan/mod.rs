@@ -197,6 +197,13 @@ impl Plan {
         .map_or(Ok(()), Err)
     }
 
+    /// Whether packages come, change, go or are finished: apt is asked what it would do before anything changes.
+    pub fn touches_packages(&self) -> bool {
+        self.steps
+            .iter()
+            .any(|step| matches!(step, Step::InstallPackages { .. } | Step::RepairPackages { .. }))
+    }
+
     /// The plan as a diff, a line each: steps with their details, what waits, what is missing.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();

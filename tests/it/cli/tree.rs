@@ -1,7 +1,12 @@
 //! `provision --root`: links, other runs, nothing to do. It changes owners, so it needs root.
 
-use std::{fs, io::Write, os::unix::fs::symlink};
+use std::{collections::BTreeMap, fs, io::Write, os::unix::fs::symlink, path::Path};
 
+use bedplate::{
+    digest::Digest,
+    lock::{self, Lock, LockedPackage, LockedRepository, LockedSuite},
+    profile as profiles,
+};
 use rustix::fs::{FlockOperation, flock};
 
 use super::{Place, profile, snapshot};
@@ -193,4 +198,69 @@ fn generations_of_a_tree() {
     assert_eq!(before, snapshot(&place.at("root")), "looking changes nothing");
     place.refuses(["generations", "list", "--root", "none"], 2, &["none` does not exist"], "mkdir -p");
     place.refuses(["generations", "list", "--root", "/"], 2, &["this host itself"], "leave `--root` out");
+}
+
+/// A lock of one package, as `lock` writes it.
+fn lock_of_one(place: &Place) {
+    let text = place.text("profiles/p.toml");
+    let none = BTreeMap::new();
+    let profile = profiles::parse("p.toml", &text).unwrap();
+    let suite = LockedSuite {
+        release: Digest::of("release"),
+        date: "2026-11-21T09:15:00Z".to_owned(),
+        signed_by: vec!["0123456789ABCDEF0123456789ABCDEF01234567".to_owned()],
+    };
+    let package = LockedPackage {
+        repository: "debian".to_owned(),
+        name: "chrony".to_owned(),
+        version: "4.6.1-3".to_owned(),
+        architecture: "amd64".to_owned(),
+        sha256: Digest::of("chrony"),
+        size: 1000,
+        path: "pool/main/c/chrony/chrony_4.6.1-3_amd64.deb".to_owned(),
+        depends: Vec::new(),
+        wanted_by: vec!["packages".to_owned()],
+    };
+    let lock = Lock {
+        inputs: lock::inputs("p.toml", &profile, &BTreeMap::new(), &none),
+        repositories: [(
+            "debian".to_owned(),
+            LockedRepository { snapshot: None, suites: [("trixie".to_owned(), suite)].into() },
+        )]
+        .into(),
+        packages: vec![package],
+        ..Lock::default()
+    };
+    place.put("profiles/p.lock", lock::write(&lock));
+}
+
+/// What bedplate takes for a Debian tree with apt and dpkg in it.
+fn with_apt(root: &Path) {
+    for (path, content) in [
+        ("etc/os-release", "ID=debian\nVERSION_CODENAME=trixie\n"),
+        ("usr/bin/apt-get", "#!/bin/false\n"),
+        ("usr/bin/dpkg", "#!/bin/false\n"),
+        ("var/lib/dpkg/status", ""),
+    ] {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+}
+
+#[test]
+fn a_dry_run_says_that_apt_was_not_asked() {
+    const SAYS: &str = "apt was not asked in this dry run";
+    let place = tree();
+    with_apt(&place.at("root"));
+    let dry = ["provision", "p", "--root", "root", "--dry-run"];
+    assert!(!place.run(dry).exits(0).err.contains(SAYS), "no package is locked");
+    place.edit("profiles/p.toml", "pin-packages = false", "packages = [\"chrony\"]");
+    lock_of_one(&place);
+    let before = place.snapshot();
+    place.run(dry).exits(0).prints("+ chrony 4.6.1-3").says(SAYS);
+    let json = place.run([&dry[..], &["--format", "json"]].concat());
+    json.exits(0).says(SAYS);
+    assert_eq!(json.json()["steps"][0]["step"].as_str(), Some("install-packages"), "{json:?}");
+    assert_eq!(before, place.snapshot());
 }
