@@ -39,6 +39,8 @@ pub enum Why {
     Absent,
     /// The server cannot be reached or does not answer.
     Unreachable,
+    /// The server answers, and then sends nothing more, or next to nothing.
+    Slow,
     /// There is nothing from the byte on that was asked for.
     Range,
     /// Anything else.
@@ -159,13 +161,13 @@ pub(super) fn no_answer(url: &Url, what: &str, error: reqwest::Error) -> Failure
             format!("check that the mirror runs and that the port in `{host}` is right"),
             Again::Yes,
         ),
-        Cause::Timeout => return timed_out(url, what, "connect"),
+        Cause::Timeout => return timed_out(url, what, "connect", Duration::ZERO),
         Cause::Other(why) if unreachable => (
             format!("no connection to `{host}`: {why}"),
             format!("check the network between this machine and `{host}`"),
             Again::Yes,
         ),
-        Cause::Other(why) if error.is_timeout() => return timed_out(url, what, &why),
+        Cause::Other(why) if error.is_timeout() => return timed_out(url, what, &why, Duration::ZERO),
         Cause::Other(why) => (
             format!("`{host}` broke the connection while asked for {what}: {why}"),
             format!("check what listens at `{host}`"),
@@ -177,16 +179,35 @@ pub(super) fn no_answer(url: &Url, what: &str, error: reqwest::Error) -> Failure
 }
 
 /// The server took longer than allowed, at `stage`.
-pub(super) fn timed_out(url: &Url, what: &str, stage: &str) -> Failure {
-    let host = authority(url);
+pub(super) fn timed_out(url: &Url, what: &str, stage: &str, limit: Duration) -> Failure {
+    let (host, seconds) = (authority(url), limit.as_secs().max(1));
     let message = match stage {
-        "answer" => format!("`{host}` did not answer in time when asked for {what}"),
-        "body" => format!("`{host}` stopped sending in the middle of {what}"),
+        "answer" => {
+            format!("`{host}` did not answer in time when asked for {what}: nothing came for {seconds} s")
+        }
+        "body" => format!("`{host}` stopped sending in the middle of {what}: nothing came for {seconds} s"),
         _ => format!("connecting to `{host}` timed out"),
     };
-    let error = Error::failed(message).hint(format!("check the load of `{host}` and the network to it"));
-    let why = if stage == "body" { Why::Other } else { Why::Unreachable };
-    Failure { error, again: Again::Yes, why }
+    let why = if stage == "body" { Why::Slow } else { Why::Unreachable };
+    Failure { error: Error::failed(message).hint(elsewhere(&host)), again: Again::Yes, why }
+}
+
+/// Too few bytes came in the time that was waited for them.
+pub(super) fn too_slow(url: &Url, what: &str, bytes: u64, waited: Duration) -> Failure {
+    let host = authority(url);
+    let error = Error::failed(format!(
+        "`{host}` is too slow: {bytes} bytes came of {what} in {} s",
+        waited.as_secs().max(1)
+    ));
+    Failure { error: error.hint(elsewhere(&host)), again: Again::Yes, why: Why::Slow }
+}
+
+/// What helps where a host is silent or slow.
+fn elsewhere(host: &str) -> String {
+    format!(
+        "look at the load of `{host}` and the network to it, or use another mirror: `--mirror URL`, or `mirrors` of \
+         `[archive.NAME]` in the configuration file, whose `timeout-seconds` says how long to wait"
+    )
 }
 
 /// The body ended early.

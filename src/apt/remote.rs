@@ -21,7 +21,7 @@ impl Remote for Transport {
         validator: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Opened, Refused>> {
         async move {
-            let ask = Ask { what: &wanted.what, from, same: validator, unless: None };
+            let ask = Ask { what: &wanted.what, from, same: validator, ..Ask::default() };
             let answer = match self.open(place, ask).await {
                 // What an earlier run left is longer than what is there now.
                 Err(Failure { why: Why::Range, .. }) if from > 0 => {

@@ -38,8 +38,6 @@ const MOST_REDIRECTS: usize = 10;
 const LARGEST_CA: u64 = 4 << 20;
 /// Bytes of a local file read at once.
 const PIECE: usize = 256 << 10;
-/// A body read whole must come at this rate at least, in bytes a second, after a grace of two stalls.
-const SLOWEST: u64 = 16 << 10;
 
 /// How mirrors are reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +60,14 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// Time limit between two pieces of a body.
     pub stall_timeout: Duration,
+    /// A body that was waited for this long must have come at the rate of `slowest` meanwhile, and so on.
+    pub slow_after: Duration,
+    /// Bytes a second. Several files come at once, and share the line.
+    pub slowest: u64,
+    /// Who asks is told that a server is silent after this long, and then again at every `notice_every`.
+    pub notice_after: Duration,
+    /// See `notice_after`.
+    pub notice_every: Duration,
 }
 
 impl Default for Settings {
@@ -76,6 +82,10 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
+            slow_after: Duration::from_mins(1),
+            slowest: 8 << 10,
+            notice_after: Duration::from_secs(5),
+            notice_every: Duration::from_secs(1),
         }
     }
 }
@@ -91,8 +101,11 @@ pub struct Validators {
     pub modified: Option<String>,
 }
 
+/// Is told how long a server has been silent; `None`: it is no longer.
+pub type Waits<'a> = &'a (dyn Fn(Option<Duration>) + Send + Sync);
+
 /// What to ask for besides the address.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Ask<'a> {
     /// What it is, for messages: ``the release file of `trixie` ``.
     pub what: &'a str,
@@ -102,6 +115,8 @@ pub struct Ask<'a> {
     pub same: Option<&'a str>,
     /// Nothing is sent where it is still this version.
     pub unless: Option<&'a Validators>,
+    /// Of a file that is read whole: who is told while nothing comes.
+    pub waits: Option<Waits<'a>>,
 }
 
 /// An answer.
@@ -186,18 +201,37 @@ impl Transport {
         ask: Ask<'_>,
         limit: u64,
     ) -> Result<Option<(Vec<u8>, Validators)>, Failure> {
-        let grace = self.settings.stall_timeout.saturating_mul(2);
-        let allowed = grace.saturating_add(Duration::from_secs(limit / SLOWEST));
-        self.trying(|| async {
+        let heard = Mutex::new(Instant::now());
+        let work = self.trying(|| async {
             let Answer::Body(body) = self.once(url, ask).await? else { return Ok(None) };
             let validators = body.validators.clone();
-            let read = read_whole(url, ask.what, body, limit);
-            let content = tokio::time::timeout(allowed, read)
-                .await
-                .map_err(|_| failure::timed_out(url, ask.what, "body"))??;
+            let content = read_whole(url, ask.what, body, limit, &heard).await?;
             Ok(Some((content, validators)))
-        })
-        .await
+        });
+        match ask.waits {
+            Some(waits) => self.telling(&heard, waits, work).await,
+            None => work.await,
+        }
+    }
+
+    /// Does the work, and tells of every silence since the last byte was `heard`.
+    async fn telling<T>(&self, heard: &Mutex<Instant>, waits: Waits<'_>, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        let mut told = false;
+        loop {
+            let done = tokio::time::timeout(self.settings.notice_every, &mut work).await.ok();
+            let silent = heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+            let waited = done.is_none() && silent >= self.settings.notice_after;
+            if waited {
+                waits(Some(silent));
+            } else if told {
+                waits(None);
+            }
+            told = waited;
+            if let Some(done) = done {
+                return done;
+            }
+        }
     }
 
     async fn trying<T, F: Future<Output = Result<T, Failure>>>(
@@ -212,11 +246,10 @@ impl Transport {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };
-            // Another mirror, or a person, helps sooner than a host that is not there.
-            let most = if failure.why == Why::Unreachable {
-                self.settings.retries.min(1)
-            } else {
-                self.settings.retries
+            // Another mirror, or a person, helps sooner than a host that is not there or hardly.
+            let most = match failure.why {
+                Why::Unreachable | Why::Slow => self.settings.retries.min(1),
+                _ => self.settings.retries,
             };
             let pause = match failure.again {
                 Again::No => return Err(failure),
@@ -290,7 +323,7 @@ impl Transport {
         let limit = self.settings.connect_timeout.saturating_add(self.settings.response_timeout);
         tokio::time::timeout(limit, request.send())
             .await
-            .map_err(|_| failure::timed_out(url, ask.what, "answer"))?
+            .map_err(|_| failure::timed_out(url, ask.what, "answer", limit))?
             .map_err(|error| failure::no_answer(url, ask.what, error))
     }
 
@@ -319,21 +352,34 @@ impl Transport {
         let validators = Validators::of(headers);
         let expected = response.content_length();
         let (stall, what, url) = (self.settings.stall_timeout, ask.what.to_owned(), url.clone());
+        let pace = Pace {
+            slow_after: self.settings.slow_after,
+            slowest: self.settings.slowest,
+            waited: Duration::ZERO,
+            bytes: 0,
+        };
         let chunks = Box::pin(response.bytes_stream());
-        let pieces = stream::unfold(Some((chunks, 0_u64)), move |state| {
+        let pieces = stream::unfold(Some((chunks, 0_u64, pace)), move |state| {
             let (what, url) = (what.clone(), url.clone());
             async move {
-                let (mut chunks, got) = state?;
+                let (mut chunks, got, mut pace) = state?;
+                let begun = Instant::now();
                 match tokio::time::timeout(stall, chunks.next()).await {
-                    Err(_) => Some((Err(failure::timed_out(&url, &what, "body")), None)),
+                    Err(_) => Some((Err(failure::timed_out(&url, &what, "body", stall)), None)),
                     Ok(None) if expected.is_some_and(|expected| got < expected) => {
                         Some((Err(failure::cut(&url, &what, got, expected)), None))
                     }
                     Ok(None) => None,
                     Ok(Some(Err(_))) => Some((Err(failure::cut(&url, &what, got, expected)), None)),
                     Ok(Some(Ok(chunk))) => {
-                        let got = got + chunk.len() as u64;
-                        Some((Ok(chunk), Some((chunks, got))))
+                        let size = chunk.len() as u64;
+                        if pace.is_slow(begun.elapsed(), size) {
+                            return Some((
+                                Err(failure::too_slow(&url, &what, pace.bytes, pace.waited)),
+                                None,
+                            ));
+                        }
+                        Some((Ok(chunk), Some((chunks, got + size, pace))))
                     }
                 }
             }
@@ -393,13 +439,45 @@ impl Transport {
     }
 }
 
-async fn read_whole(url: &Url, what: &str, mut body: Body, limit: u64) -> Result<Vec<u8>, Failure> {
+/// How fast a body comes. Only the time that it is waited for counts: who reads it may be slow too.
+struct Pace {
+    slow_after: Duration,
+    slowest: u64,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    /// Counts a piece; whether too few bytes came in the time that is looked at, after which another begins.
+    fn is_slow(&mut self, waited: Duration, bytes: u64) -> bool {
+        self.waited = self.waited.saturating_add(waited);
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.waited < self.slow_after {
+            return false;
+        }
+        let least = u128::from(self.slowest) * self.waited.as_millis() / 1000;
+        if u128::from(self.bytes) < least {
+            return true;
+        }
+        (self.waited, self.bytes) = (Duration::ZERO, 0);
+        false
+    }
+}
+
+async fn read_whole(
+    url: &Url,
+    what: &str,
+    mut body: Body,
+    limit: u64,
+    heard: &Mutex<Instant>,
+) -> Result<Vec<u8>, Failure> {
     if body.total.is_some_and(|total| total > limit) {
         return Err(failure::too_large(url, what, limit));
     }
     let mut content = Vec::new();
     while let Some(piece) = body.pieces.next().await {
         let piece = piece?;
+        *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         if (content.len() + piece.len()) as u64 > limit {
             return Err(failure::too_large(url, what, limit));
         }

@@ -149,6 +149,76 @@ async fn a_host_that_is_not_there_and_one_that_drips() {
 }
 
 #[tokio::test]
+async fn a_server_that_hangs_is_told_of_and_given_up() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let counted = asked.clone();
+    let router = Router::new().route(
+        "/base/f",
+        get(|| async move {
+            counted.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<Reply<Page>>().await
+        }),
+    );
+    let url = below(&serve(router).await, "f");
+    let (notice, limit) = (Duration::from_millis(20), Duration::from_millis(100));
+    let transport = Transport::new(Settings {
+        retries: 9,
+        connect_timeout: limit,
+        response_timeout: limit,
+        notice_after: notice,
+        notice_every: notice,
+        ..quick()
+    });
+    let told = Mutex::new(Vec::new());
+    let waits = |silent| told.lock().unwrap().push(silent);
+    let ask = Ask { what: "the release file", waits: Some(&waits), ..Ask::default() };
+    let failure = transport.whole(&url, ask, 9).await.unwrap_err();
+    assert_eq!((failure.why, asked.load(Ordering::Relaxed)), (Why::Unreachable, 2));
+    let (host, message) = (failure::authority(&url), failure.error.message());
+    assert!(message.starts_with(&format!("`{host}` did not answer in time")), "{message}");
+    assert!(failure.error.hints()[0].contains("--mirror URL"), "{:?}", failure.error);
+    let told = told.into_inner().unwrap();
+    let silent: Vec<Duration> = told.iter().copied().flatten().collect();
+    assert!(!silent.is_empty() && silent.iter().all(|silent| *silent >= notice), "{told:?}");
+    assert!(silent.is_sorted(), "the silence goes on over both tries: {told:?}");
+    assert_eq!(told.last(), Some(&None), "and ends");
+}
+
+#[tokio::test]
+async fn a_body_that_hardly_comes_is_given_up() {
+    let router = Router::new().route(
+        "/base/f",
+        get(|| async {
+            let drip = stream::unfold((), |()| async {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                Some((Ok::<_, std::io::Error>("a"), ()))
+            });
+            Reply::new(Page::from_stream(drip))
+        }),
+    );
+    let url = below(&serve(router).await, "f");
+    let slow = Settings { slow_after: Duration::from_millis(50), slowest: 1 << 20, ..quick() };
+    let ask = Ask { what: "the index", ..Ask::default() };
+    let failure = Transport::new(slow).whole(&url, ask, 1 << 20).await.unwrap_err();
+    assert_eq!(failure.why, Why::Slow);
+    let message = failure.error.message();
+    assert!(message.contains("is too slow: ") && message.contains(" bytes came of the index"), "{message}");
+}
+
+#[test]
+fn only_what_is_waited_for_counts_as_slow() {
+    let new = || Pace { slow_after: Duration::from_secs(60), slowest: 100, waited: Duration::ZERO, bytes: 0 };
+    let second = Duration::from_secs(1);
+    let mut pace = new();
+    assert!((0..59).all(|_| !pace.is_slow(second, 1)));
+    assert!(pace.is_slow(second, 1), "60 bytes in a minute");
+    let mut pace = new();
+    assert!((0..600).all(|_| !pace.is_slow(second, 100)));
+    // What comes at once was not waited for.
+    assert!((0..600).all(|_| !pace.is_slow(Duration::ZERO, 1)));
+}
+
+#[tokio::test]
 async fn files_of_this_machine() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("f"), "abc").unwrap();

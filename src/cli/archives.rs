@@ -300,6 +300,7 @@ pub fn transport(context: &Context) -> Transport {
     if let Some(seconds) = config.timeout_seconds {
         let limit = Duration::from_secs(seconds);
         (settings.connect_timeout, settings.response_timeout, settings.stall_timeout) = (limit, limit, limit);
+        settings.slow_after = settings.slow_after.max(limit);
     }
     settings.retries = config.retries.map_or(settings.retries, |retries| retries.min(20));
     let said = ["http_proxy", "https_proxy", "all_proxy"];

@@ -119,7 +119,7 @@ impl Progress for Plain {
                     (_, Some(total)) => format!("{task}: {} of {}", amount(done), amount(total)),
                     (_, None) => format!("{task}: {}", amount(done)),
                 };
-                if let Some(note) = note {
+                if let Some(note) = note.filter(|note| !note.is_empty()) {
                     line = format!("{line}: {note}");
                 }
                 write_err(&line);

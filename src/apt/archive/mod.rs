@@ -35,13 +35,13 @@ use super::{Catalog, signature::Keyring, transport::Transport};
 use crate::{
     digest::Digest,
     error::{Error, Result},
-    progress::{Progress, Unit},
+    progress::{Event, Progress, Unit},
 };
 
 /// What stands for the snapshot's time in an address.
 pub const SNAPSHOT_ID: &str = "@SNAPSHOTID@";
 /// The task as progress shows it.
-const TASK: &str = "archives";
+const TASK: &str = "suites of the archives";
 /// How many suites are read at a time.
 const SUITES: usize = 16;
 /// How many files are fetched at a time.
@@ -126,6 +126,21 @@ struct Common<'a> {
     fetches: Semaphore,
     /// How many indices may be unpacked at once: each takes a hundred megabytes for a moment.
     unpacks: Semaphore,
+    /// How many suites are read.
+    done: AtomicU64,
+}
+
+impl Common<'_> {
+    /// Says where reading stands. `note`: what it is doing; empty: nothing in particular any more.
+    fn told(&self, note: Option<&str>) {
+        let done = self.done.load(Ordering::Relaxed);
+        self.progress.event(Event::Advanced {
+            task: TASK.into(),
+            done,
+            total: None,
+            note: note.map(Into::into),
+        });
+    }
 }
 
 /// Reads the archives, all suites at once. Mirrors that cannot be reached, that do not have a file or that are
@@ -142,6 +157,7 @@ pub async fn read(archives: &[Archive], access: &Access<'_>, progress: &dyn Prog
         progress,
         fetches: Semaphore::new(FETCHES),
         unpacks: Semaphore::new(processors.clamp(1, 4)),
+        done: AtomicU64::new(0),
     };
     let mut suites = Vec::new();
     for archive in archives {
@@ -153,10 +169,10 @@ pub async fn read(archives: &[Archive], access: &Access<'_>, progress: &dyn Prog
         suites.extend(archive.suites.iter().map(|name| Suite::new(&common, archive, name, &keyring, at)));
     }
     progress.started(TASK, Some(suites.len() as u64), Unit::Items);
-    let done = AtomicU64::new(0);
     let read: Vec<Result<SuiteRead>> = stream::iter(suites.iter().map(|suite| async {
         let read = suite.read().await;
-        progress.advanced(TASK, done.fetch_add(1, Ordering::Relaxed) + 1, None);
+        common.done.fetch_add(1, Ordering::Relaxed);
+        common.told(None);
         read
     }))
     .buffered(SUITES)
@@ -182,7 +198,7 @@ pub async fn read(archives: &[Archive], access: &Access<'_>, progress: &dyn Prog
         return Err(error);
     }
     let catalog = Catalog::from_parts(parts)?;
-    progress.finished(TASK, Some(&format!("{} packages of {} suites", catalog.len(), suites.len())));
+    progress.finished(TASK, Some(&format!("{} packages in {}", catalog.len(), suites.len())));
     Ok(Read { catalog, seen })
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -317,7 +318,13 @@ impl<'a> Suite<'a> {
         limit: u64,
     ) -> Result<Option<(Vec<u8>, Validators)>, Failure> {
         let _turn = self.common.fetches.acquire().await;
-        self.common.access.transport.whole(url, ask, limit).await
+        let waits = |silent: Option<Duration>| {
+            let note = silent.map_or_else(String::new, |silent| {
+                format!("waiting for {}, {} s", failure::authority(url), silent.as_secs())
+            });
+            self.common.told(Some(&note));
+        };
+        self.common.access.transport.whole(url, Ask { waits: Some(&waits), ..ask }, limit).await
     }
 
     /// Every index that is wanted of the release file, in order.
@@ -360,7 +367,7 @@ impl<'a> Suite<'a> {
         }
         let error = Error::failed(format!(
             "{} is listed in its release file, and no mirror has it",
-            self.index_place(choice)
+            self.index_place(choice, Form::Plain)
         ))
         .hint("the mirror is incomplete: use another, `--mirror URL`, or try again in some minutes");
         Err(Problem::Changed(match absent {
@@ -369,8 +376,9 @@ impl<'a> Suite<'a> {
         }))
     }
 
-    fn index_place(&self, choice: &Choice) -> String {
-        format!("the index `{}` of `{}` `{}`", choice.path, self.archive.name, self.name)
+    /// How messages name an index in one of its forms.
+    fn index_place(&self, choice: &Choice, form: Form) -> String {
+        format!("the index `{}{}` of `{}` `{}`", choice.path, form.end(), self.archive.name, self.name)
     }
 
     async fn kept(&self, digest: Digest) -> Result<Option<Arc<Index>>> {
@@ -398,7 +406,7 @@ impl<'a> Suite<'a> {
         form: Form,
         listed: Listed,
     ) -> Result<Vec<u8>, Lacking> {
-        let what = format!("{}{}", self.index_place(choice), form.end());
+        let what = self.index_place(choice, form);
         if listed.size > if form == Form::Plain { unpack::LARGEST } else { unpack::LARGEST_PACKED } {
             return Err(Lacking::Failed(
                 Error::failed(format!("{what} is too large: {} bytes by its release file", listed.size))
@@ -414,7 +422,12 @@ impl<'a> Suite<'a> {
         }
         let mut lacking: Option<Lacking> = None;
         for base in &found.bases {
+            let mut silent = false;
             for path in &paths {
+                // A mirror that does not answer for one name does not for another.
+                if silent {
+                    break;
+                }
                 let url = locate(base, path).map_err(Lacking::Failed)?;
                 let ask = Ask { what: &what, ..Ask::default() };
                 let this = match self.fetch(&url, ask, listed.size.saturating_add(GROWN)).await {
@@ -426,7 +439,10 @@ impl<'a> Suite<'a> {
                         }
                     }
                     Err(failure) if failure.why == Why::Absent => Lacking::Absent(failure.into()),
-                    Err(failure) => Lacking::Failed(failure.into()),
+                    Err(failure) => {
+                        silent = matches!(failure.why, Why::Unreachable | Why::Slow);
+                        Lacking::Failed(failure.into())
+                    }
                 };
                 if lacking.as_ref().is_none_or(|before| before.weight() < this.weight()) {
                     lacking = Some(this);
@@ -446,7 +462,7 @@ impl<'a> Suite<'a> {
         packed: Vec<u8>,
     ) -> Result<Arc<Index>> {
         let _turn = self.common.unpacks.acquire().await;
-        let what = self.index_place(choice);
+        let what = self.index_place(choice, form);
         let place = format!("of `{}` `{}` `{}`", self.archive.name, self.name, choice.path);
         let size = choice.size.filter(|_| form != Form::Plain);
         let cache: Arc<Cache> = self.common.cache.clone();

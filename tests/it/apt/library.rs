@@ -48,19 +48,28 @@ pub(crate) fn settings() -> Settings {
         connect_timeout: Duration::from_millis(500),
         response_timeout: Duration::from_millis(500),
         stall_timeout: Duration::from_millis(500),
+        notice_after: Duration::from_millis(50),
+        notice_every: Duration::from_millis(50),
         ..Settings::default()
     }
 }
 
 /// Keeps what is said on the way.
 #[derive(Default)]
-struct Said(Mutex<Vec<String>>);
+struct Said {
+    warnings: Mutex<Vec<String>>,
+    /// What it was doing when it stood somewhere.
+    notes: Mutex<Vec<String>>,
+}
 
 impl Progress for Said {
     fn event(&self, event: Event<'_>) {
-        if let Event::Warning { text } = event {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text.into_owned());
-        }
+        let (all, text) = match event {
+            Event::Warning { text } => (&self.warnings, text),
+            Event::Advanced { note: Some(note), .. } => (&self.notes, note),
+            _ => return,
+        };
+        all.lock().unwrap_or_else(PoisonError::into_inner).push(text.into_owned());
     }
 }
 
@@ -69,13 +78,24 @@ pub(crate) async fn read_warned(
     archive: &archive::Archive,
     cache: Option<&Path>,
 ) -> (Result<Read>, Vec<String>) {
+    let (read, said) = read_said(archive, cache).await;
+    (read, said.warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Reads one archive; also what it said to be doing meanwhile.
+pub(crate) async fn read_noted(archive: &archive::Archive) -> (Result<Read>, Vec<String>) {
+    let (read, said) = read_said(archive, None).await;
+    (read, said.notes.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+async fn read_said(archive: &archive::Archive, cache: Option<&Path>) -> (Result<Read>, Said) {
     let transport = Transport::new(settings());
     let architectures = ["amd64".to_owned()];
     let access =
         Access { transport: &transport, cache, architectures: &architectures, now: Timestamp::now() };
     let said = Said::default();
     let read = archive::read(std::slice::from_ref(archive), &access, &said).await;
-    (read, said.0.into_inner().unwrap_or_else(PoisonError::into_inner))
+    (read, said)
 }
 
 pub(crate) async fn read(archive: &archive::Archive, cache: Option<&Path>) -> Result<Read> {

@@ -8,7 +8,7 @@ use super::{
     archive::{Archive, Form, Release},
     fixtures::{BY, SIGNER},
     keys::{Keys, Signing},
-    library::{all, flat, noble, packages, read},
+    library::{all, flat, noble, packages, read, read_noted},
     package::{Package, xz},
     server::{Fault, Server},
 };
@@ -324,11 +324,17 @@ async fn mirrors_that_send_too_much_or_nothing() {
     });
     let server = Server::faulty(files.clone(), stalling).await;
     let error = read(&noble(&server.url, &key), None).await.unwrap_err();
-    holds(&error, &["stopped sending in the middle of"]);
+    holds(
+        &error,
+        &["stopped sending in the middle of the index `main/binary-amd64/Packages.xz` of `ubuntu`"],
+    );
 
     let (_listener, address) = silent();
-    let error = read(&noble(&format!("http://{address}/archive"), &key), None).await.unwrap_err();
-    holds(&error, &["did not answer in time"]);
+    let (read_of_it, notes) = read_noted(&noble(&format!("http://{address}/archive"), &key)).await;
+    holds(&read_of_it.unwrap_err(), &["did not answer in time", &format!("look at the load of `{address}`")]);
+    let waiting = format!("waiting for {address}, ");
+    assert!(notes.iter().any(|note| note.starts_with(&waiting)), "{notes:?}");
+    assert_eq!(notes.last().map(String::as_str), Some(""), "and waits no longer: {notes:?}");
 
     let broken: Fault = Box::new(|_| Some(status(503, "")));
     let server = Server::faulty(files, broken).await;
