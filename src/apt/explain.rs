@@ -25,8 +25,10 @@ pub struct Failure {
     pub asked: String,
     /// From the root to what is missing or in the way, one step a line.
     pub chain: Vec<String>,
-    /// No archive has this name or this version: the profile is wrong rather than the archives.
+    /// No archive has this name or this version.
     pub unknown: bool,
+    /// Nothing of the profile leads to it: the archives are wrong by themselves.
+    pub base: bool,
     /// Names that look like an unknown one.
     pub similar: Vec<String>,
 }
@@ -57,13 +59,18 @@ impl From<Failure> for Error {
         let mut chain = failure.chain.into_iter().rev();
         let last = chain.next().map(Error::failed);
         let cause = last.map(|last| chain.fold(last, |cause, line| Error::failed(line).because(cause)));
-        let kind = if failure.unknown { Kind::Usage } else { Kind::Failed };
+        // What is asked for is not to be had, by its name or with the rest: the profile asks for something else.
+        let kind = if failure.base { Kind::Failed } else { Kind::Usage };
         let mut error = Error::new(kind, format!("{} cannot be installed", failure.asked));
         if let Some(cause) = cause {
             error = error.because(cause);
         }
         match failure.similar.as_slice() {
-            [] if failure.unknown => error,
+            [] if failure.base => error
+                .hint("the archives are broken or do not belong together: use another mirror, `--mirror URL`"),
+            [] if failure.unknown => {
+                error.hint("check the name, or add the archive that has it as `[[host.repository]]`")
+            }
             [] => error.hint(
                 "ask for something else: `packages`, `[kernel]`, `[driver]` and `[container]` of the profile say what is asked \
                  for, `[[host.repository]]` where it is looked for besides",
@@ -92,7 +99,8 @@ pub(super) fn explain(
     if !solvable(&[]) {
         let asked = "what every host of the release has".to_owned();
         let chain = Search::new(universe, &[]).chain();
-        return Unsatisfied { failures: vec![Failure { asked, chain, unknown: false, similar: Vec::new() }] };
+        let similar = Vec::new();
+        return Unsatisfied { failures: vec![Failure { asked, chain, unknown: false, base: true, similar }] };
     }
     let mut failures: Vec<Failure> = Vec::new();
     for root in roots {
@@ -127,7 +135,7 @@ fn apart(universe: &Universe<'_>, roots: &[Root]) -> Failure {
         _ => format!("{} together", shown.join(" and ")),
     };
     let chain = Search::new(universe, roots).chain();
-    Failure { asked, chain, unknown: false, similar: Vec::new() }
+    Failure { asked, chain, unknown: false, base: false, similar: Vec::new() }
 }
 
 fn unknown(universe: &Universe<'_>, root: &Root) -> Failure {
@@ -144,7 +152,7 @@ fn unknown(universe: &Universe<'_>, root: &Root) -> Failure {
         near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
         similar = near.into_iter().take(3).map(|(_, name)| name.to_owned()).collect();
     }
-    Failure { asked: format!("`{}`", root.shown), chain, unknown: true, similar }
+    Failure { asked: format!("`{}`", root.shown), chain, unknown: true, base: false, similar }
 }
 
 fn bare(name: &str) -> Relation<'_> {

@@ -323,7 +323,8 @@ fn what_cannot_be_had_is_explained() {
 
 #[test]
 fn explanations_become_errors() {
-    let catalog = catalog(&[(500, "openssh-server 1\na 1 | Depends: b\nb 1 | Depends: c")]);
+    let text = "openssh-server 1\na 1 | Depends: b\nb 1 | Depends: c\nd 1 | Conflicts: e\ne 1";
+    let catalog = catalog(&[(500, text)]);
     let error = |name: &str| {
         let roots = [root(name)];
         crate::error::Error::from(solve(&ask(&catalog, &roots)).unwrap_err())
@@ -332,6 +333,14 @@ fn explanations_become_errors() {
     assert_eq!(unknown.kind(), crate::error::Kind::Usage);
     assert_eq!(unknown.hints(), ["the archives have `openssh-server`"]);
     let missing = error("a");
-    assert_eq!(missing.kind(), crate::error::Kind::Failed);
+    assert_eq!(missing.kind(), crate::error::Kind::Usage);
     assert_eq!(missing.causes(), ["`a` 1 needs `b`", "`b` 1 needs `c`", "no archive has `c`"]);
+    let together = crate::error::Error::from(solve(&ask(&catalog, &[root("d"), root("e")])).unwrap_err());
+    assert_eq!(together.kind(), crate::error::Kind::Usage);
+    assert!(together.hints()[0].contains("ask for something else"), "{together:?}");
+    // What no profile can mend is no fault of the profile.
+    let broken = self::catalog(&[(500, "base 1 | Essential: yes | Depends: x")]);
+    let base = crate::error::Error::from(solve(&ask(&broken, &[])).unwrap_err());
+    assert_eq!(base.kind(), crate::error::Kind::Failed);
+    assert!(base.hints()[0].contains("--mirror URL"), "{base:?}");
 }
