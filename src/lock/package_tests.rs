@@ -257,14 +257,22 @@ proptest! {
 #[test]
 fn why_a_package_is_there() {
     let lock = example();
-    let told = |name: &str| why::text(&why::why(&lock, name).unwrap());
+    let told = |name: &str| why::text(&why::why(&lock, name).unwrap(), false);
     assert_eq!(
         told("runc"),
         "runc 1.1.15+ds1-2 (amd64, from debian)\n  container: docker.io → runc\n  1 package depends on it: docker.io\n"
     );
-    let both = told("libc6");
     assert_eq!(
-        both,
+        told("libc6"),
+        "libc6 2.41-12 (amd64, from debian)\n  \
+         packages: openssh-server → libc6\n  \
+         3 more packages that were asked for lead to it; 4 packages depend on it (`--verbose` lists them)\n\
+         libc6 2.41-12 (i386, from debian)\n  \
+         packages: wine32 → libc6\n  \
+         1 package depends on it: wine32\n"
+    );
+    assert_eq!(
+        why::text(&why::why(&lock, "libc6").unwrap(), true),
         "libc6 2.41-12 (amd64, from debian)\n  \
          packages: openssh-server → libc6\n  \
          container: docker.io → libc6\n  \
@@ -281,6 +289,8 @@ fn why_a_package_is_there() {
     let error = why::why(&lock, "openssh-sever").unwrap_err();
     assert_eq!(error.message(), "no package `openssh-sever` is in the lock");
     assert_eq!(error.hints(), ["the lock has `openssh-server`"]);
+    assert_eq!(why::why(&lock, "toolkit").unwrap_err().hints(), ["the lock has `nvidia-container-toolkit`"]);
+    assert!(why::why(&lock, "zzz").unwrap_err().hints()[0].contains("no name in the lock is like it"));
     assert!(why::why(&Lock::default(), "x").unwrap_err().message().contains("no packages are locked"));
 }
 

@@ -13,6 +13,11 @@ const SCHEMA: u32 = 1;
 /// Reasons in the order in which they are told: what somebody asked for, then what every host has.
 const ORDER: &[&str] = &["packages", "driver", "kernel", "container", "apt", "essential", "required"];
 
+/// How many packages that depend on one are named where not all are asked for.
+const SOME: usize = 5;
+/// A part of a name that has this many letters tells something.
+const SHORTEST_PART: usize = 3;
+
 /// Why a package is in the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Why {
@@ -68,27 +73,31 @@ fn unknown(lock: &Lock, name: &str, bare: &str) -> Error {
     let error = Error::usage(format!("no package `{}` is in the lock", name.escape_debug()));
     let near = nearest(lock, bare);
     if near.is_empty() {
-        error.hint("`bedplate lock --why` takes the name of a locked package, or `NAME:ARCHITECTURE`")
+        error.hint("no name in the lock is like it: look for one with `grep '^name = ' NAME.lock`")
     } else {
         error.hint(format!("the lock has {}", near.join(", ")))
     }
 }
 
-/// Names of locked packages that are most like this one, in backticks.
+/// Names of locked packages that are most like this one, or have it in them, in backticks.
 pub(super) fn nearest(lock: &Lock, name: &str) -> Vec<String> {
+    let within = |package: &LockedPackage| name.len() >= SHORTEST_PART && package.name.contains(name);
     let mut near: Vec<(f64, &str)> = lock
         .packages
         .iter()
-        .map(|package| (strsim::jaro_winkler(&package.name, name), package.name.as_str()))
-        .filter(|(likeness, _)| *likeness > 0.85)
+        .map(|package| {
+            let likeness = strsim::jaro_winkler(&package.name, name);
+            (if within(package) { likeness + 1.0 } else { likeness }, package.name.as_str())
+        })
+        .filter(|(likeness, _)| *likeness > 0.8)
         .collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     near.dedup();
     near.into_iter().take(3).map(|(_, name)| format!("`{name}`")).collect()
 }
 
-/// Lines for people.
-pub fn text(all: &[Why]) -> String {
+/// Lines for people: of each package the first chain, and how many more there are. `every`: all of them.
+pub fn text(all: &[Why], every: bool) -> String {
     let mut out = String::new();
     for why in all {
         let Why { package, chains, needed_by } = why;
@@ -96,7 +105,8 @@ pub fn text(all: &[Why]) -> String {
             "{} {} ({}, from {})\n",
             package.name, package.version, package.architecture, package.repository
         );
-        for chain in chains {
+        let shown = if every { chains.len() } else { 1 };
+        for chain in chains.iter().take(shown) {
             out += &format!("  {}\n", graph::line(&chain.iter().collect::<Vec<_>>()));
         }
         let count = match needed_by.len() {
@@ -104,7 +114,17 @@ pub fn text(all: &[Why]) -> String {
             1 => "1 package depends".to_owned(),
             count => format!("{count} packages depend"),
         };
-        out += &format!("  {count} on it: {}\n", needed_by.join(", "));
+        let more = chains.len().saturating_sub(shown);
+        if more == 0 && (every || needed_by.len() <= SOME) {
+            out += &format!("  {count} on it: {}\n", needed_by.join(", "));
+            continue;
+        }
+        let ways = match more {
+            0 => String::new(),
+            1 => "1 more package that was asked for leads to it; ".to_owned(),
+            more => format!("{more} more packages that were asked for lead to it; "),
+        };
+        out += &format!("  {ways}{count} on it (`--verbose` lists them)\n");
     }
     out
 }

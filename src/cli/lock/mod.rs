@@ -58,7 +58,7 @@ fn tell_why(context: &Context, sources: &Sources, name: &str) -> Result<u8> {
     if context.ui.format == Format::Json {
         context.ui.json(&why::json(&found))?;
     } else {
-        context.ui.data(&why::text(&found))?;
+        context.ui.data(&why::text(&found, context.ui.verbose > 0))?;
     }
     Ok(exit::DONE)
 }

@@ -189,10 +189,10 @@ async fn packages_are_locked_kept_and_updated() {
     made.place.edit("profiles/gpu.toml", "model = \"H100\"", "model = \"H200\"");
     made.run(&["--check"]).exits(4).says("`gpu.toml` changed");
     made.run(&[]).exits(3);
-    made.run(&["--why", "libnvidia-ml1"])
-        .exits(0)
-        .prints("driver: libnvidia-ml1\n")
-        .prints("driver: nvidia-smi → libnvidia-ml1\n");
+    made.run(&["--why", "libnvidia-ml1"]).exits(0).prints("driver: libnvidia-ml1\n").prints(
+        "1 more package that was asked for leads to it; 1 package depends on it (`--verbose` lists them)",
+    );
+    made.run(&["--why", "libnvidia-ml1", "-v"]).exits(0).prints("driver: nvidia-smi → libnvidia-ml1\n");
     let json = made.run(&["--why", "chrony", "--format", "json"]).exits(0).json();
     assert_eq!(json["packages"][0]["wanted-by"][0], "packages");
     made.refuses(&["--why", "chronie"], 2, &["no package `chronie`"], "`chrony`");
