@@ -176,6 +176,18 @@ fn packages_are_grouped_by_what_matters() {
 }
 
 #[test]
+fn what_is_not_named_is_counted_and_said_how_to_see() {
+    let names: Vec<String> = (0..14).map(|at| format!("p{at:02}")).collect();
+    let packages = names.iter().map(|name| crate::lock::set::tests::package(name, "1-1", &[], &[])).collect();
+    let made = diff(&Lock::default(), &Lock { packages, ..Lock::default() });
+    assert_eq!(
+        made.text(false),
+        format!("+ 14 packages more: {} and 2 more (`--verbose` lists them)\n", names[..12].join(", "))
+    );
+    assert_eq!(made.text(true), format!("+ 14 packages more: {}\n", names.join(", ")));
+}
+
+#[test]
 fn a_reviewer_sees_a_new_key_first() {
     let (old, new) = driver_update();
     let markdown = diff(&old, &new).markdown();

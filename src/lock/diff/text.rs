@@ -131,11 +131,10 @@ fn packages(out: &mut String, diff: &Diff, all: bool) {
 
 fn names(changes: &[&PackageChange], all: bool) -> String {
     let some = if all { changes.len() } else { SOME };
-    let mut names: Vec<&str> = changes.iter().take(some).map(|change| change.name()).collect();
-    if changes.len() > some {
-        names.push("…");
-    }
-    names.join(", ")
+    let names: Vec<&str> = changes.iter().take(some).map(|change| change.name()).collect();
+    let more = changes.len() - names.len();
+    let more = if more == 0 { String::new() } else { format!(" and {more} more (`--verbose` lists them)") };
+    names.join(", ") + &more
 }
 
 /// `1 package`, `2 packages`.
