@@ -159,8 +159,11 @@ fn unnamed_secrets(path: &str, deployment: &Deployment, profile: &Profile) -> Ve
         .collect()
 }
 
-/// A stale lock is an error that says why (exit code 4).
+/// A lock whose set says other than its packages is an error (exit code 2), and so is a stale one, which says why
+/// (exit code 4).
 pub fn refuse_stale(pinned: &Pinned, shown: &str) -> Result<()> {
+    let lock_shown = format!("{}.lock", shown.strip_suffix(".toml").unwrap_or(&pinned.name));
+    lock::set::refuse(&pinned.contradictions, &lock_shown, &pinned.lock_text)?;
     match &pinned.freshness {
         lock::Freshness::Fresh => Ok(()),
         lock::Freshness::Stale(reasons) => {

@@ -15,7 +15,10 @@ use std::{collections::BTreeMap, io::Read as _};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Freshness, Lock};
+use super::{
+    Freshness, Lock,
+    set::{self, Contradiction},
+};
 use crate::{
     digest::Digest,
     error::{Doing as _, Error, Result},
@@ -78,6 +81,10 @@ pub struct Pinned {
     pub sources: BTreeMap<String, Vec<u8>>,
     /// Whether the lock matches the profile, the deployments and the files.
     pub freshness: Freshness,
+    /// What the lock's set says that does not follow from the rest of the lock.
+    pub contradictions: Vec<Contradiction>,
+    /// The lock's text, for the places of what is wrong in it.
+    pub lock_text: String,
 }
 
 impl std::fmt::Debug for Bundle {
@@ -248,7 +255,7 @@ impl Bundle {
         Digest::of(self.to_tar())
     }
 
-    /// Reads what is in the bundle and judges whether the lock is fresh.
+    /// Reads what is in the bundle and judges whether the lock is fresh, and agrees with itself.
     ///
     /// # Errors
     /// Whatever is wrong in profile, lock or deployments, and an input the profile reads that the bundle lacks: all at
@@ -261,7 +268,8 @@ impl Bundle {
             std::str::from_utf8(bytes).map_err(|_| Error::usage(format!("`{path}` is not UTF-8 text")))
         };
         let profile = profile::parse(&self.index.profile, text(PROFILE, &self.index.profile)?)?;
-        let lock = super::parse(&lock_path, text(LOCK, &lock_path)?)?;
+        let lock_text = text(LOCK, &lock_path)?.to_owned();
+        let lock = super::parse(&lock_path, &lock_text)?;
         let mut deployments = BTreeMap::new();
         let mut sources = BTreeMap::new();
         let mut errors = Vec::new();
@@ -287,7 +295,19 @@ impl Bundle {
         let inputs = super::inputs(&self.index.profile, &profile, &deployments, &sources);
         let wanted = super::wanted(&profile, &deployments.values().collect::<Vec<_>>())?;
         let freshness = super::freshness(&lock, &inputs, &wanted);
-        Ok(Pinned { name, lock_digest: lock.digest(), profile, lock, deployments, sources, freshness })
+        let contradictions = set::contradictions(&profile, &lock, freshness.is_fresh());
+        let lock_digest = lock.digest();
+        Ok(Pinned {
+            name,
+            profile,
+            lock,
+            lock_digest,
+            deployments,
+            sources,
+            freshness,
+            contradictions,
+            lock_text,
+        })
     }
 }
 

@@ -20,6 +20,10 @@ const DRIVER_SOURCES: &[&str] = &[
 ];
 /// Start of the names of kernel packages.
 const IMAGE: &str = "linux-image-";
+/// Firmware of cards for another driver than NVIDIA's (Debian's source `firmware-nonfree`).
+const OTHER_FIRMWARE: &str = "firmware-nvidia-graphics";
+/// How many packages of another version are named, and what brings them; the rest is counted.
+const ODD_SHOWN: usize = 3;
 /// The container toolkit's package.
 const TOOLKIT: &str = "nvidia-container-toolkit";
 /// Packages that are a container engine.
@@ -67,53 +71,69 @@ pub fn is_driver_part(name: &str, source: &str) -> bool {
 /// archives have, `None` where nobody looked.
 ///
 /// # Errors
-/// Of kind check: the driver's parts differ in version, or the headers are not the kernel's. The odd package is
-/// named, with what asks for it.
+/// Of kind check: the driver's parts differ in version, or the headers are not the kernel's. The odd packages are
+/// named, with what asks for them.
 pub fn set(
     profile: &Profile,
     packages: &[LockedPackage],
     sources: &[String],
     kernels: Option<&[Kernel]>,
 ) -> Result<PackageSet> {
-    let graph = Graph::of(packages);
     let kernel = kernel(packages);
-    let parts: Vec<usize> = (0..packages.len())
-        .filter(|at| is_driver_part(&packages[*at].name, sources.get(*at).map_or("", String::as_str)))
-        .collect();
-    let driver = driver(packages, &parts).map(|package| upstream(&package.version).to_owned());
-    if let Some(driver) = &driver {
-        one_version(packages, &parts, driver, &graph)?;
+    let mut set = facts(packages);
+    if let Some(driver) = &set.driver {
+        let is_part =
+            |at: &usize| is_driver_part(&packages[*at].name, sources.get(*at).map_or("", String::as_str));
+        let odd: Vec<usize> = (0..packages.len())
+            .filter(is_part)
+            .filter(|at| upstream(&packages[*at].version) != driver)
+            .collect();
+        if !odd.is_empty() {
+            return Err(odd_parts(packages, &odd, driver));
+        }
+        if let Some(kernel) = &kernel {
+            headers(packages, kernel)?;
+        }
     }
-    if let (Some(kernel), Some(_)) = (&kernel, &driver) {
-        headers(packages, kernel)?;
-    }
-    let part = |starts: &[&str]| {
-        let mut all = parts.iter().map(|at| &packages[*at]);
-        let found = all.find(|package| starts.iter().any(|start| package.name.starts_with(start)));
-        found.map(|package| upstream(&package.version).to_owned())
-    };
-    let named = |name: &&str| packages.iter().find(|package| package.name == *name);
-    let mut set = PackageSet {
-        kernel: kernel.as_ref().map(|kernel| kernel.release.clone()),
-        driver,
-        firmware: part(&["firmware-nvidia-", "nvidia-firmware-"]),
-        fabric_manager: part(&["nvidia-fabricmanager"]),
-        toolkit: named(&TOOLKIT).map(|package| package.version.clone()),
-        engine: ENGINES.iter().find_map(named).map(|found| format!("{} {}", found.name, found.version)),
-        builds: None,
-        because: None,
-    };
     judge(&mut set, profile, kernel.as_ref(), kernels);
     Ok(set)
 }
 
-/// Judges anew whether the driver builds for the kernel, after the table or the profile's patches changed. Where the
-/// judgement is the same, its words stay.
-pub fn judge_again(set: &mut PackageSet, profile: &Profile, packages: &[LockedPackage]) {
-    let mut again = set.clone();
-    judge(&mut again, profile, kernel(packages).as_ref(), None);
-    if again.builds != set.builds {
-        *set = again;
+/// Kernel, driver, firmware, Fabric Manager, toolkit and engine, from what the lock says of its packages and nothing
+/// else: whoever reads the lock comes to the same. `builds` and `because` are left out.
+fn facts(packages: &[LockedPackage]) -> PackageSet {
+    let driver = driver(packages).map(|package| upstream(&package.version).to_owned());
+    let part = |starts: &[&str]| {
+        let named = packages.iter().filter(|package| {
+            package.name != OTHER_FIRMWARE && starts.iter().any(|start| package.name.starts_with(start))
+        });
+        let mut versions = named.map(|package| upstream(&package.version));
+        match &driver {
+            Some(driver) => versions.find(|version| version == driver).map(str::to_owned),
+            None => versions.next().map(str::to_owned),
+        }
+    };
+    let named = |name: &&str| packages.iter().find(|package| package.name == *name);
+    PackageSet {
+        kernel: kernel(packages).map(|kernel| kernel.release),
+        firmware: part(&["firmware-nvidia-", "nvidia-firmware-"]),
+        fabric_manager: part(&["nvidia-fabricmanager"]),
+        toolkit: named(&TOOLKIT).map(|package| package.version.clone()),
+        engine: ENGINES.iter().find_map(named).map(|found| format!("{} {}", found.name, found.version)),
+        driver,
+        builds: None,
+        because: None,
+    }
+}
+
+/// The set of locked packages that stay as they are, made anew: the table or the profile's patches may have changed, or
+/// somebody the old set. Where all is the same, the old one's words stay.
+pub fn again(profile: &Profile, packages: &[LockedPackage], old: Option<&PackageSet>) -> PackageSet {
+    let mut set = facts(packages);
+    judge(&mut set, profile, kernel(packages).as_ref(), None);
+    match old {
+        Some(old) if PackageSet { because: set.because.clone(), ..old.clone() } == set => old.clone(),
+        _ => set,
     }
 }
 
@@ -144,45 +164,61 @@ fn kernel(packages: &[LockedPackage]) -> Option<Kernel> {
     found.into_iter().max_by_key(|kernel| (pairs::numbers(&kernel.version), kernel.release.clone()))
 }
 
-/// The package that says which driver it is: the modules, else whatever `[driver]` asked for first.
-fn driver<'l>(packages: &'l [LockedPackage], parts: &[usize]) -> Option<&'l LockedPackage> {
-    let all = || parts.iter().map(|at| &packages[*at]);
+/// The package that says which driver it is: the modules' sources, first those that `[driver]` asked for.
+fn driver(packages: &[LockedPackage]) -> Option<&LockedPackage> {
     let asked = |package: &&LockedPackage| package.wanted_by.iter().any(|word| word == "driver");
-    let modules = |package: &&LockedPackage| package.name.contains("dkms");
-    all()
-        .find(|package| asked(package) && modules(package))
-        // A vendor's source packages have other names.
-        .or_else(|| packages.iter().find(|package| asked(package) && modules(package)))
-        .or_else(|| all().find(asked))
-        .or_else(|| all().find(modules))
+    let mut modules = packages.iter().filter(|package| package.name.contains("dkms"));
+    modules.clone().find(asked).or_else(|| modules.find(|package| is_modules(&package.name)))
 }
 
-fn one_version(packages: &[LockedPackage], parts: &[usize], driver: &str, graph: &Graph<'_>) -> Result<()> {
-    let odd = parts.iter().filter(|at| upstream(&packages[**at].version) != driver);
-    let errors = odd.map(|at| {
-        let package = &packages[*at];
-        let mut error = Error::check(format!(
-            "the parts of the driver differ in version: `{}` is {}, and the driver is {driver}",
-            package.name,
-            upstream(&package.version)
-        ));
+/// Whether it is a package of the driver's modules, by the names that Debian, Ubuntu and NVIDIA give it: not
+/// `nvidia-fs-dkms`.
+fn is_modules(name: &str) -> bool {
+    let kernel = name.ends_with("kernel-dkms") || name.ends_with("kernel-open-dkms");
+    name.starts_with("nvidia-dkms-") || (name.starts_with("nvidia-") && kernel)
+}
+
+/// The parts of the driver that are of other versions, as one error, with what brings them.
+fn odd_parts(packages: &[LockedPackage], odd: &[usize], driver: &str) -> Error {
+    let graph = Graph::of(packages);
+    let of = |at: &usize| format!("`{}` is {}", packages[*at].name, upstream(&packages[*at].version));
+    let parts: Vec<String> = odd.iter().take(ODD_SHOWN).map(of).collect();
+    let more = odd.len() - parts.len();
+    let more = if more == 0 { String::new() } else { format!(", {more} more of another version") };
+    let mut error = Error::check(format!(
+        "the parts of the driver differ in version: {}{more}, and the driver is {driver}",
+        parts.join(", ")
+    ));
+    // What somebody asked for tells more than what every host has.
+    let asked = |chain: &&Vec<&LockedPackage>| {
+        chain.first().is_some_and(|first| first.wanted_by.iter().any(|word| word == "packages"))
+    };
+    let mut told: Vec<Vec<&LockedPackage>> = Vec::new();
+    let mut other: Option<Vec<&LockedPackage>> = None;
+    for at in odd {
         let chains = graph.chains(*at);
-        // What somebody asked for tells more than what every host has.
-        let told = chains.iter().find(|chain| {
-            chain.first().is_some_and(|first| first.wanted_by.iter().any(|word| word == "packages"))
-        });
-        if let Some(chain) = told.or(chains.first()) {
-            error = error.because(Error::failed(format!("it comes by {}", graph::line(chain))));
+        match chains.iter().find(asked) {
+            Some(chain) if told.iter().any(|known| known.first() == chain.first()) => {}
+            Some(chain) => told.push(chain.clone()),
+            None => other = other.or_else(|| chains.into_iter().next()),
         }
-        error.hint(match told {
-            Some(chain) if let Some(first) = chain.first() => format!(
-                "take `{}` out of `packages`, or write the driver version that it wants in `[driver]`",
-                first.name
-            ),
-            _ => "write a `version` in `[driver]` that the archives have whole".to_owned(),
-        })
-    });
-    Error::join(errors).map_or(Ok(()), Err)
+    }
+    let they = if odd.len() == 1 { "it comes" } else { "they come" };
+    let chains = if told.is_empty() { other.as_slice() } else { told.as_slice() };
+    if !chains.is_empty() {
+        let lines: Vec<String> = chains.iter().take(ODD_SHOWN).map(|chain| graph::line(chain)).collect();
+        error = error.because(Error::failed(format!("{they} by {}", lines.join("; "))));
+    }
+    let names: Vec<String> =
+        told.iter().filter_map(|chain| Some(format!("`{}`", chain.first()?.name))).collect();
+    error.hint(match names.as_slice() {
+        [] => "write a `version` in `[driver]` that the archives have whole".to_owned(),
+        names => format!(
+            "take {} out of `packages`, or write the driver version that {} in `[driver]`",
+            names.join(", "),
+            if names.len() == 1 { "it wants" } else { "they want" }
+        ),
+    })
 }
 
 /// The modules are built against the headers of the kernel that boots.
@@ -264,7 +300,9 @@ fn newest_that_builds<'p>(
         |pair| (pair.driver == driver, pairs::numbers(&pair.kernel), pairs::numbers(&pair.driver)),
     );
     match best {
-        None => "; no kernel of this release in the archives is known to build a driver".to_owned(),
+        None => {
+            "; no driver is known to build for any kernel that the archives have of this release".to_owned()
+        }
         Some(pair) => {
             let named =
                 package(pair).map(|known| format!(" (`{IMAGE}{}`)", known.release)).unwrap_or_default();
@@ -275,6 +313,9 @@ fn newest_that_builds<'p>(
         }
     }
 }
+
+mod agreement;
+pub use agreement::{Contradiction, contradictions, refuse};
 
 #[cfg(test)]
 pub(super) mod tests;

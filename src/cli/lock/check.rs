@@ -11,6 +11,7 @@ use crate::{
     lock::{
         self,
         resolve::{self, Moved, MovedPackage, Request},
+        set,
     },
     ui::{Format, exit},
 };
@@ -31,6 +32,11 @@ pub(super) fn check(
     let wanted = lock::wanted(&sources.profile, &deployments)?;
     let inputs = lock::inputs(&sources.file_name(), &sources.profile, &sources.deployments, &sources.files);
     let freshness = lock::freshness(old, &inputs, &wanted);
+    let contradictions = set::contradictions(&sources.profile, old, freshness.is_fresh());
+    if !contradictions.is_empty() {
+        let text = sources.lock(context)?.map(|(text, _)| text).unwrap_or_default();
+        set::refuse(&contradictions, &inputs::shown(context, &sources.lock_path()), &text)?;
+    }
     let (moved, packages) = moved(context, args, sources, request)?;
     let nothing_moved = moved.is_empty() && packages.is_empty();
     let reasons: Vec<String> = freshness.reasons().iter().map(ToString::to_string).collect();

@@ -13,7 +13,7 @@ use crate::{
     digest::Digest,
     error::{Error, Result},
     lock::{
-        Lock, LockedPackage, LockedRepository, LockedSuite, PACKAGES, PackageSet, TABLE_PAIRS, inputs, names,
+        Lock, LockedPackage, LockedRepository, LockedSuite, PACKAGES, PackageSet, inputs, names,
         set::{self, Kernel},
         why,
     },
@@ -129,21 +129,15 @@ pub(super) async fn locked_packages(
     Ok(Locked { repositories: repositories(seen), set: Some(set), packages: solved.packages })
 }
 
-/// The old lock's packages, where the same is asked of the archives as then.
+/// The old lock's packages, where the same is asked of the archives as then. What they make as a set is not taken from
+/// the lock: somebody may have edited it.
 fn kept(request: &Request<'_>) -> Option<Locked> {
     let old = request.old.filter(|old| !old.packages.is_empty() && request.update.packages.is_none())?;
     let inputs = inputs(request.profile_file_name, request.profile, request.deployments, request.sources);
     if old.inputs.get(PACKAGES) != inputs.get(PACKAGES) {
         return None;
     }
-    let mut set = old.set.clone();
-    if let Some(set) = &mut set {
-        let table = old.inputs.get(TABLE_PAIRS) == inputs.get(TABLE_PAIRS);
-        let patched = set.builds == Some(crate::lock::Builds::Patched);
-        if !table || patched == request.profile.driver.patches.is_empty() {
-            set::judge_again(set, request.profile, &old.packages);
-        }
-    }
+    let set = Some(set::again(request.profile, &old.packages, old.set.as_ref()));
     Some(Locked { repositories: old.repositories.clone(), set, packages: old.packages.clone() })
 }
 

@@ -1,5 +1,9 @@
 use super::*;
-use crate::{digest::Digest, lock::tests::PROFILE, profile};
+use crate::{
+    digest::Digest,
+    lock::{Lock, tests::PROFILE},
+    profile,
+};
 
 pub(in crate::lock) fn package(
     name: &str,
@@ -45,6 +49,7 @@ fn host(driver: &str, kernel: &str, more: Vec<LockedPackage>) -> (Vec<LockedPack
         .iter()
         .map(|package| match package.name.as_str() {
             "nvidia-open-kernel-dkms" => "nvidia-open-gpu-kernel-modules".to_owned(),
+            "firmware-nvidia-graphics" => "firmware-nonfree".to_owned(),
             name if name.contains("-nvidia-") || name.starts_with("libnvidia") || name == "libcuda1" => {
                 "nvidia-graphics-drivers".to_owned()
             }
@@ -109,7 +114,8 @@ fn a_set_and_what_is_known_of_its_pair() {
     let because = made.because.unwrap();
     assert!(because.contains("for kernel 6.12.117 does not build: nv-pci.c"), "{because}");
     assert!(
-        because.ends_with("no kernel of this release in the archives is known to build a driver"),
+        because
+            .ends_with("no driver is known to build for any kernel that the archives have of this release"),
         "{because}"
     );
 
@@ -123,9 +129,92 @@ fn a_set_and_what_is_known_of_its_pair() {
     let mended = set_of(&patched, &packages, &[]);
     assert_eq!(mended.builds, Some(Builds::Patched));
     assert!(mended.because.as_deref().unwrap().contains("without them it does not build"));
-    let mut again = mended;
-    judge_again(&mut again, &profile, &packages);
-    assert_eq!(again.builds, Some(Builds::No));
+    assert_eq!(again(&profile, &packages, Some(&mended)).builds, Some(Builds::No));
+    // Where all is the same, the words stay; where somebody edited it, they go with it.
+    let words = PackageSet { because: Some("as it was".to_owned()), ..again(&profile, &packages, None) };
+    assert_eq!(again(&profile, &packages, Some(&words)), words);
+    let edited = PackageSet { builds: Some(Builds::Yes), ..words };
+    assert_eq!(again(&profile, &packages, Some(&edited)), again(&profile, &packages, None));
+}
+
+type Edit = fn(&mut PackageSet);
+
+#[test]
+fn a_set_that_was_edited_contradicts_its_lock() {
+    let profile = profile_of("trixie");
+    let more = vec![
+        package("firmware-nvidia-graphics", "20250410-2", &[], &["packages"]),
+        package("nvidia-container-toolkit", "1.18.0-1", &[], &["container"]),
+        package("nvidia-fabricmanager-550", "550.163.01-1", &[], &["packages"]),
+        package("nvidia-fs-dkms", "2.20-1", &["dkms"], &["packages"]),
+    ];
+    let (packages, sources) = host("550.163.01", "6.12.117", more);
+    let set = set(&profile, &packages, &sources, Some(&[])).unwrap();
+    assert_eq!(set.fabric_manager.as_deref(), Some("550.163.01"));
+    let lock = Lock { set: Some(set), packages, ..Lock::default() };
+    assert_eq!(contradictions(&profile, &lock, true), []);
+    let edits: [(&str, Edit, &str, &str); 7] = [
+        ("kernel", |set| set.kernel = Some("1.2".to_owned()), "1.2", "6.12.117+deb13-amd64"),
+        ("driver", |set| set.driver = None, "", "550.163.01"),
+        ("firmware", |set| set.firmware = Some("20250410".to_owned()), "20250410", "550.163.01"),
+        ("fabric-manager", |set| set.fabric_manager = None, "", "550.163.01"),
+        ("toolkit", |set| set.toolkit = Some("1.2".to_owned()), "1.2", "1.18.0-1"),
+        ("engine", |set| set.engine = None, "", "docker.io 26.1.5+dfsg1-9"),
+        ("builds", |set| set.builds = Some(Builds::Yes), "yes", "no"),
+    ];
+    for (field, edit, said, follows) in edits {
+        let mut edited = lock.clone();
+        edit(edited.set.as_mut().unwrap());
+        let found = contradictions(&profile, &edited, true);
+        let [one] = found.as_slice() else { panic!("{field}: {found:?}") };
+        let told = (one.field, one.said.as_deref().unwrap_or_default(), one.follows.as_deref());
+        assert_eq!(told, (field, said, Some(follows)));
+        // Of a lock that is stale the table may be another one: only what follows from the packages is held against it.
+        assert_eq!(contradictions(&profile, &edited, false).is_empty(), field == "builds", "{field}");
+
+        let text = crate::lock::write(&edited);
+        let error = refuse(&found, "h.lock", &text).unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::Usage);
+        let message = error.message();
+        assert!(message.starts_with("`h.lock` does not agree with itself: `[set]` has "), "{message}");
+        assert!(message.contains(field) && message.contains(said) && message.contains(follows), "{message}");
+        assert!(error.hints()[0].contains("run `bedplate lock`"), "{error:?}");
+        let span = error.snippet().unwrap().span.clone();
+        let line = if said.is_empty() { "[set]".to_owned() } else { format!("{field} = \"{said}\"") };
+        assert_eq!(&text[span], line);
+    }
+    // The set gone whole, and one without packages.
+    let bare = Lock { set: None, ..lock.clone() };
+    assert_eq!(contradictions(&profile, &bare, false).len(), 6);
+    let alone = Lock { packages: Vec::new(), ..lock };
+    assert_eq!(contradictions(&profile, &alone, true).len(), 7);
+    assert!(refuse(&[], "h.lock", "").is_ok());
+}
+
+#[test]
+fn one_package_that_pulls_many_parts_is_one_error() {
+    let names = ["libcuda1", "libnvidia-ml1", "libnvidia-nvvm4", "nvidia-smi", "nvidia-vaapi"];
+    let mut more: Vec<LockedPackage> =
+        names.iter().map(|name| package(name, "535.309.01-1", &[], &[])).collect();
+    more.push(package("rendering", "1.0", &names[..4], &["packages"]));
+    let (packages, mut sources) = host("550.163.01", "6.12.117", more);
+    for (source, package) in sources.iter_mut().zip(&packages) {
+        if names[..4].contains(&package.name.as_str()) {
+            "nvidia-graphics-drivers".clone_into(source);
+        }
+    }
+    let error = set(&profile_of("trixie"), &packages, &sources, None).unwrap_err();
+    assert_eq!(
+        error.message(),
+        "the parts of the driver differ in version: `libcuda1` is 535.309.01, `libnvidia-ml1` is 535.309.01, \
+         `libnvidia-nvvm4` is 535.309.01, 1 more of another version, and the driver is 550.163.01"
+    );
+    assert!(error.related().is_empty(), "{error:?}");
+    assert_eq!(error.causes(), ["they come by packages: rendering → libcuda1"]);
+    assert_eq!(
+        error.hints(),
+        ["take `rendering` out of `packages`, or write the driver version that it wants in `[driver]`"]
+    );
 }
 
 #[test]

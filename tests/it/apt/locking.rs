@@ -247,6 +247,40 @@ async fn a_new_driver_and_what_it_means_for_images() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_set_that_was_edited_is_not_believed() {
+    let made = Made::new("", packages(&["550.163.01"], &["6.12.117"]), Vec::new()).await;
+    made.run(&[]).exits(3);
+    let good = made.place.text("profiles/gpu.lock");
+    for (from, to) in [
+        ("builds = \"no\"", "builds = \"yes\""),
+        ("driver = \"550.163.01\"", "driver = \"535.261.03\""),
+        ("kernel = \"6.12.117+deb13-amd64\"", "kernel = \"6.12.118+deb13-amd64\""),
+    ] {
+        made.place.edit("profiles/gpu.lock", from, to);
+        for verb in [
+            &["lock", "gpu", "--check"][..],
+            &["lock", "gpu", "--check", "--diff", "text"],
+            &["provision", "gpu", "--dry-run", "--root", "home"],
+            &["bundle", "gpu", "-o", "gpu.tar"],
+        ] {
+            made.place.refuses(
+                verb.iter().copied(),
+                2,
+                &["does not agree with itself", to, from.split('"').nth(1).unwrap()],
+                "run `bedplate lock`",
+            );
+        }
+        // Nothing is asked of the archives for it.
+        made.debian.seen();
+        made.run(&[]).exits(3).says("the set is refused");
+        assert!(made.debian.seen().is_empty());
+        assert!(made.place.text("profiles/gpu.lock").contains(from), "{from}");
+        made.run(&["--check"]).exits(3);
+        made.place.put("profiles/gpu.lock", &good);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_together_is_refused() {
     let mut all = packages(&["535.261.03", "550.163.01"], &["6.12.117"]);
     all.push(Package::new("rendering", "1.0").depends("libnvidia-cfg1 (= 535.261.03-1)"));
