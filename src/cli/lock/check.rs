@@ -1,5 +1,7 @@
 //! `lock --check`: whether the lock matches its inputs; with `--update`, whether something has moved.
 
+use std::sync::Arc;
+
 use super::{archives_of, no_lock, print_diff, refuse, resolved};
 use crate::{
     cli::{
@@ -13,6 +15,7 @@ use crate::{
         resolve::{self, Moved, MovedPackage, Request},
         set,
     },
+    progress::Silent,
     ui::{Format, exit},
 };
 
@@ -49,11 +52,16 @@ pub(super) fn check(
         for reason in &reasons {
             context.ui.say(&format!("stale: {reason}"));
         }
-        say_moved(context, &moved, &packages);
+        // A diff says it too, and more.
+        if args.diff.is_none() {
+            say_moved(context, &moved, &packages);
+        }
     }
     let refused = refuse(context, old);
     if args.diff.is_some() && (!nothing_moved || !freshness.is_fresh()) {
-        let new = resolved(context, args, sources, request)?;
+        // Where the archives were asked just now, what that said is not said again.
+        let progress = if request.update.is_none() { context.ui.progress() } else { Arc::new(Silent) };
+        let new = resolved(context, args, sources, request, progress.as_ref())?;
         print_diff(context, args, old, &new)?;
     }
     if !freshness.is_fresh() || !nothing_moved {

@@ -18,6 +18,7 @@ use crate::{
         resolve::{self, Archives, Request, Selection, Update},
         why,
     },
+    progress::Progress,
     system::{clock, files},
     ui::{Format, exit, text},
 };
@@ -138,19 +139,24 @@ fn archives_of(
 }
 
 /// Resolves what is new, changed or to be updated.
-fn resolved(context: &Context, args: &args::Lock, sources: &Sources, request: &Request<'_>) -> Result<Lock> {
-    let progress = context.ui.progress();
+fn resolved(
+    context: &Context,
+    args: &args::Lock,
+    sources: &Sources,
+    request: &Request<'_>,
+    progress: &dyn Progress,
+) -> Result<Lock> {
     context.run(resolve::lock(
         request,
         || Ok(registries::client(context)),
         || archives_of(context, args, sources, request.old),
-        progress.as_ref(),
+        progress,
     ))
 }
 
 /// Makes the lock, and writes it where it differs.
 fn write(context: &Context, args: &args::Lock, sources: &Sources, request: &Request<'_>) -> Result<u8> {
-    let new = resolved(context, args, sources, request)?;
+    let new = resolved(context, args, sources, request, context.ui.progress().as_ref())?;
     let path = sources.lock_path();
     let shown = inputs::shown(context, &path);
     let written = lock::write(&new);

@@ -211,6 +211,11 @@ async fn packages_are_locked_kept_and_updated() {
     let ran = made.run(&["--check", "--update", "package:nvidia-smi"]);
     ran.exits(4).says("moved: package libcuda1: 550.163.01-1 → 550.200.01-1");
     assert!(!ran.err.contains("chrony"), "{}", ran.err);
+    // A diff says what has moved, once.
+    let ran = made.run(&["--check", "--update", "package:nvidia-smi", "--diff"]);
+    ran.exits(4).prints("~ driver: 550.163.01 → 550.200.01\n");
+    assert!(!ran.err.contains("moved:"), "{}", ran.err);
+    assert_eq!(ran.err.matches("solving packages").count(), 1, "{}", ran.err);
     made.run(&["--update", "package:nvidia-smi", "--diff"])
         .exits(0)
         .prints("~ driver: 550.163.01 → 550.200.01\n")
