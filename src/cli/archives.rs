@@ -54,6 +54,29 @@ fn layout(distribution: Distribution) -> Layout {
     }
 }
 
+/// Warns of every `[archive.NAME]` of the configuration that is neither a distribution's archive nor a repository of the
+/// profile: nothing reads it.
+pub fn warn_of_unused(context: &Context, profile: &Profile) {
+    let distributions = [Distribution::Debian, Distribution::Ubuntu];
+    let own = distributions.into_iter().flat_map(|distribution| layout(distribution).names);
+    let repositories = profile.host.repositories.iter().map(|repository| repository.name.as_str());
+    let known: Vec<&str> = own.chain(repositories).collect();
+    for name in context.config.archive.keys().filter(|name| !known.contains(&name.as_str())) {
+        let place = context.config.place(&format!("[archive.{name}]"));
+        let likeness = |known: &&str| strsim::jaro_winkler(known, name);
+        let near = known.iter().copied().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+        let hint = match near.filter(|near| likeness(near) > 0.8) {
+            Some(near) => format!("did you mean `[archive.{near}]`?"),
+            None => format!("the archives of this profile are {}", known.join(", ")),
+        };
+        context.ui.warn_at(
+            &format!("`[archive.{name}]` is no archive of this profile"),
+            place.as_ref(),
+            &hint,
+        );
+    }
+}
+
 /// Base addresses of every archive of a profile, by name, in the order they are asked: `mirror` (for the distribution's
 /// own), the configuration file's snapshots where the profile is of one, its mirrors, then what the machine's apt uses,
 /// or what the profile says. None are known of the distribution's where nothing says any.

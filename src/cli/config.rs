@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::Deserialize;
@@ -33,6 +34,9 @@ pub struct Config {
     pub timeout_seconds: Option<u64>,
     /// How often a registry or a mirror is asked again after 429, 5xx or a lost connection.
     pub retries: Option<u32>,
+    /// The files that were read, by path, for the places of what is told later.
+    #[serde(skip)]
+    pub files: Vec<(String, Arc<str>)>,
 }
 
 /// `[registry."HOST"]`.
@@ -89,17 +93,28 @@ impl Config {
                 .at(place)
                 .hint("mend that line, or delete it to go without")
         };
-        let read: Self = toml::from_str(&text)
+        let mut read: Self = toml::from_str(&text)
             .map_err(|error| wrong(error.span().unwrap_or(0..0), error.message().to_owned()))?;
         if !(1..=3600).contains(&read.timeout_seconds.unwrap_or(1)) {
             let start = text.find("timeout-seconds").unwrap_or(0);
             let end = start + text[start..].lines().next().unwrap_or_default().len();
             return Err(wrong(start..end, "from 1 to 3600".to_owned()));
         }
+        read.files.push((path.display().to_string(), text.into()));
         Ok(read)
     }
 
+    /// Where a table is, by its header.
+    pub fn place(&self, header: &str) -> Option<Snippet> {
+        self.files.iter().rev().find_map(|(path, text)| {
+            let start = text.find(header)?;
+            let span = start..start + header.len();
+            Some(Snippet { path: path.clone(), text: text.clone(), span, label: String::new() })
+        })
+    }
+
     fn merge(&mut self, over: Self) {
+        self.files.extend(over.files);
         self.registry.extend(over.registry);
         self.archive.extend(over.archive);
         self.apt_directory = over.apt_directory.or(self.apt_directory.take());

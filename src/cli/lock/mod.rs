@@ -32,6 +32,7 @@ pub fn run(context: &Context, args: &args::Lock) -> Result<u8> {
     for warning in &sources.warnings {
         context.ui.warn_at(&warning.message, warning.snippet.as_ref(), &warning.hint);
     }
+    archives::warn_of_unused(context, &sources.profile);
     let old = sources.lock(context)?.map(|(_, lock)| lock);
     let update = update(args)?;
     check_names(&update, &sources, old.as_ref())?;

@@ -252,6 +252,22 @@ async fn a_new_driver_and_what_it_means_for_images() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_nothing_reads_is_told() {
+    let made = Made::new("", packages(&["550.163.01"], &["6.12.117"]), Vec::new()).await;
+    let quiet = made.run(&[]);
+    assert!(!quiet.err.contains("no archive of this profile"), "{}", quiet.err);
+    let config = made.place.text("home/.config/bedplate/config.toml");
+    let more = "[archive.debain]\nmirrors = []\n[archive.vendor]\nmirrors = []\n";
+    made.place.config(&format!("{config}{more}"));
+    let line = config.lines().count() + 1;
+    made.run(&[])
+        .says(&format!("config.toml:{line}: `[archive.debain]` is no archive of this profile"))
+        .says("did you mean `[archive.debian]`?")
+        .says("`[archive.vendor]` is no archive of this profile")
+        .says("the archives of this profile are debian, debian-security, ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_set_that_was_edited_is_not_believed() {
     let made = Made::new("", packages(&["550.163.01"], &["6.12.117"]), Vec::new()).await;
     made.run(&[]).exits(3);
