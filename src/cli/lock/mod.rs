@@ -12,12 +12,13 @@ use super::{
     registries,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, Snippet},
     lock::{
         self, Builds, Lock, VerdictOutcome,
         resolve::{self, Archives, Request, Selection, Update},
         why,
     },
+    profile::GpuAccess,
     progress::Progress,
     system::{clock, files},
     ui::{Format, exit, text},
@@ -167,6 +168,7 @@ fn write(context: &Context, args: &args::Lock, sources: &Sources, request: &Requ
     }
     let empty = Lock::default();
     print_diff(context, args, request.old.unwrap_or(&empty), &new)?;
+    warn_of_toolkit(context, sources, &new);
     if context.ui.format == Format::Json && args.diff.is_none() {
         context.ui.json(&serde_json::json!({
             "schema": 1, "profile": sources.shown, "lock": shown, "digest": new.digest(),
@@ -190,6 +192,28 @@ fn write(context: &Context, args: &args::Lock, sources: &Sources, request: &Requ
         }
     }
     Ok(if refuse(context, &new) { exit::CHECK } else { exit::DONE })
+}
+
+/// Warns where containers are to reach GPUs by what no archive of the profile has.
+fn warn_of_toolkit(context: &Context, sources: &Sources, lock: &Lock) {
+    let access = sources.profile.container.gpu_access;
+    let there = lock.set.as_ref().is_some_and(|set| set.toolkit.is_some());
+    if access == GpuAccess::None || there || lock.packages.is_empty() {
+        return;
+    }
+    let key = "gpu-access";
+    let place = sources.text.find(key).map(|start| Snippet {
+        path: sources.shown.clone(),
+        text: sources.text.as_str().into(),
+        span: start..start + key.len(),
+        label: String::new(),
+    });
+    context.ui.warn_at(
+        "containers reach GPUs by `nvidia-container-toolkit`, which none of the profile's archives has: it is not locked",
+        place.as_ref(),
+        "add NVIDIA's archive, https://nvidia.github.io/libnvidia-container/stable/deb/amd64, as `[[host.repository]]` \
+         (guide: `02-profile.md`, `[host]`), or see to it yourself on each host",
+    );
 }
 
 fn set_json(set: &lock::PackageSet) -> serde_json::Value {
