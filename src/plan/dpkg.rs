@@ -193,7 +193,9 @@ fn stanzas(text: &str, path: &str) -> Result<Vec<(usize, Package)>> {
         } else if field.eq_ignore_ascii_case("Status") {
             (package.want, package.reinstall, package.state) =
                 status(value).ok_or_else(|| broken(path, number, "a status of no known form"))?;
-        } else if field.eq_ignore_ascii_case("Essential") || field.eq_ignore_ascii_case("Protected") {
+        } else if ["Essential", "Protected", "Important"].iter().any(|name| field.eq_ignore_ascii_case(name))
+        {
+            // `Important` is what `Protected` was called before (deb-control(5)); apt removes neither unasked.
             package.essential |= value == "yes";
         } else if field.eq_ignore_ascii_case("Depends") || field.eq_ignore_ascii_case("Pre-Depends") {
             package.depends.extend(names(value));
@@ -324,6 +326,22 @@ mod tests {
         let chrony = &read.known[&("chrony".into(), "amd64".into())];
         assert_eq!((chrony.state, &*chrony.version), (State::HalfConfigured, "5"));
         assert!(read.interrupted && chrony.broken());
+    }
+
+    #[test]
+    fn what_the_system_counts_on_is_known_by_any_of_its_three_fields() {
+        for (field, counts) in [
+            ("Essential: yes", true),
+            ("Protected: yes", true),
+            ("Important: yes", true),
+            ("Essential: no", false),
+            ("Priority: important", false),
+        ] {
+            let text =
+                format!("Package: a\nStatus: install ok installed\nArchitecture: all\nVersion: 1\n{field}\n");
+            let read = Packages::parse(&text, &[]).unwrap();
+            assert_eq!(read.known[&("a".into(), "all".into())].essential, counts, "{field}");
+        }
     }
 
     #[test]
