@@ -18,14 +18,16 @@ pub const IN_CONTAINER: &str = "/.bedplate/launch";
 /// Puts the launcher where containers mount it from, unless it is there already, byte for byte.
 ///
 /// # Errors
-/// The place is not on tmpfs on a running host (then it would outlive a reboot, and with it what the gate said), or
-/// it cannot be written.
+/// The place is not on tmpfs on a running host (then it would outlive a reboot, and with it what the gate said), it
+/// is mounted `noexec` and that cannot be changed, or it cannot be written.
 pub fn materialise(root: &Root, paths: &Paths) -> Result<()> {
     let (directory, _) = paths.launch.rsplit_once('/').unwrap_or(("/", ""));
     if root.stat(directory)?.is_none() {
         root.make_dir(directory, 0o755, Owner::current())?;
     }
     must_be_volatile(root, directory)?;
+    // A container has what it mounts with the flags of the mount it comes from, and initramfs-tools mounts `/run` noexec.
+    root.let_run(directory)?;
     if let Some(found) = root.stat(&paths.launch)?
         && found.mode & 0o7777 == 0o555
         && root.read(&paths.launch, 64 << 20)?.is_some_and(|held| held == PROGRAM)

@@ -19,7 +19,7 @@ pub use up::{Change, Done, Options, Wanted, up};
 /// Where a deployment's files lie on the host. Tests put them elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
-    /// The launcher, on tmpfs. Every container mounts it, so without it nothing starts.
+    /// The launcher, on tmpfs, alone in its directory. Every container mounts it, so without it nothing starts.
     pub launch: String,
     /// Secrets of running deployments, on tmpfs: `DEPLOYMENT/SERVICE/VARIABLE` beneath.
     pub secrets: String,
@@ -32,7 +32,7 @@ pub struct Paths {
 impl Default for Paths {
     fn default() -> Self {
         Self {
-            launch: "/run/bedplate/launch".to_owned(),
+            launch: "/run/bedplate/exec/launch".to_owned(),
             secrets: "/run/bedplate/deployments".to_owned(),
             state: "/var/lib/bedplate/deployments".to_owned(),
             lock: "/run/bedplate/lock".to_owned(),

@@ -8,10 +8,12 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Uid, chmodat, chownat, flock, fstat,
-        fstatfs, fstatvfs, mkdirat, openat, readlinkat, renameat, statat, symlinkat, unlinkat,
+        AtFlags, CWD, Dir, FileType, FlockOperation, Gid, Mode, OFlags, StatVfsMountFlags, Uid, chmodat,
+        chownat, flock, fstat, fstatfs, fstatvfs, mkdirat, openat, readlinkat, renameat, statat, symlinkat,
+        unlinkat,
     },
     io::Errno,
+    mount::{MountFlags, mount_bind, mount_remount},
     process::{Pid, test_kill_process},
 };
 
@@ -405,6 +407,27 @@ impl Root {
         #[allow(clippy::cast_sign_loss)] // a magic number of 32 bits, in a signed word on some architectures
         let magic = raw.f_type as u32;
         Ok(file_system_name(magic).map_or_else(|| format!("{magic:#x}"), str::to_owned))
+    }
+
+    /// Has programs in the directory `path` run: where it lies on a mount that is `noexec`, it is mounted onto itself
+    /// without that. True where it was. What is mounted so is gone after a reboot.
+    ///
+    /// # Errors
+    /// Nothing is there, or mounting is not allowed.
+    pub fn let_run(&self, path: &str) -> Result<bool> {
+        let fd = self.nearest(path)?;
+        let flags = fstatvfs(&fd).map_err(|error| failure("looking at", &self.shown(path), error))?.f_flag;
+        if !flags.contains(StatVfsMountFlags::NOEXEC) {
+            return Ok(false);
+        }
+        let place = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let mounting = |error: Errno| failure("mounting", &self.shown(path), error);
+        mount_bind(place(&fd), place(&fd)).map_err(mounting)?;
+        // Looked up anew: what was opened lies beneath the mount now.
+        let fd = self.nearest(path)?;
+        mount_remount(place(&fd), MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV, "")
+            .map_err(mounting)?;
+        Ok(true)
     }
 
     /// The longest part of `path` that is there as a directory.

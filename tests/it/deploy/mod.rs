@@ -2,6 +2,7 @@
 
 mod host;
 mod loaded;
+mod noexec;
 
 use std::{collections::BTreeMap, net::TcpListener, os::unix::fs::MetadataExt, time::Duration};
 
