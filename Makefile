@@ -5,7 +5,7 @@ CARGO ?= cargo
 VM_DIR := $(if $(BEDPLATE_VM_DIR),$(BEDPLATE_VM_DIR),$(CURDIR)/.cache/vm)
 IMAGES := $(CURDIR)/.cache/images
 SCRIPTS := .ci/run fuzz/run benches/packages tests/setup/packages.sh tests/setup/flake tests/vm/machine tests/vm/registry tests/vm/try tests/vm/images/build \
-  tests/vm/base/customize tests/vm/base/init
+  tests/vm/base/customize tests/vm/base/grub tests/vm/base/init
 export BEDPLATE_VM_DIR := $(VM_DIR)
 
 # A fresh Debian 13 under QEMU is provisioned, checked and serves a deployment.
@@ -52,6 +52,7 @@ setup:
 test-machine:
 	@tests/vm/images/build $(IMAGES)
 	@tests/vm/machine build
+	@tests/vm/machine build grub
 
 clean: try-clean
 	$(CARGO) clean

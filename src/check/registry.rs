@@ -89,7 +89,7 @@ static REGISTRY: &[Check] = &[
         [
             "uname(2) against the kernel of the lock's `[set]`",
             "kernel and driver are locked as a pair: modules that were built for one kernel do not load on another",
-            "restart the host; if another kernel starts all the same, choose the locked one in the boot loader (`GRUB_DEFAULT` in `/etc/default/grub`, then `update-grub`)",
+            "restart the host; if another kernel starts all the same: `bedplate provision`, which has GRUB start the locked one (choose it yourself in any other boot loader)",
         ],
     ),
     check(

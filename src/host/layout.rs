@@ -24,6 +24,8 @@ pub const LOCK: &str = "/run/bedplate/lock";
 pub const LOCK_IN_TREE: &str = "/var/lib/bedplate/lock";
 /// The program.
 pub const BINARY: &str = plan::BINARY;
+/// GRUB's menu, as `update-grub` makes it on Debian and Ubuntu.
+pub const GRUB_MENU: &str = "/boot/grub/grub.cfg";
 /// Where the Docker daemon listens.
 pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// The file with this generation's report, within its folder.

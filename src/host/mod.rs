@@ -4,6 +4,7 @@
 //! [`provision::apply`] it. Checks read [`facts`].
 
 mod apply;
+mod boot_menu;
 pub mod content;
 pub mod facts;
 pub mod generations;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    boot_menu,
     content::{self, Places},
     facts,
     generations::{self, Generations, Journal},
@@ -109,6 +110,9 @@ pub async fn observe(
     let modules = if wants_modules { of_kernel("/proc/modules")? } else { None };
     let kernel_command_line =
         if inputs.profile.kernel.parameters.is_empty() { None } else { of_kernel("/proc/cmdline")? };
+    let wants_boot_menu = inputs.pins_packages()
+        || known.iter().any(|known| known.record.paths.contains_key(plan::GRUB_DEFAULT));
+    let boot_menu = if wants_boot_menu { boot_menu::read(root)? } else { None };
     Ok(HostState {
         target,
         os,
@@ -121,6 +125,7 @@ pub async fn observe(
         running,
         secrets,
         kernel_command_line,
+        boot_menu,
         modules: modules
             .unwrap_or_default()
             .lines()

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use super::{
     apply::{Context, Work},
-    content, generations,
+    boot_menu, content, generations,
     layout::BINARY,
     observe, packages, secrets,
 };
@@ -93,6 +93,7 @@ pub(super) async fn carry_out(work: &mut Work<'_>, step: &Step) -> Result<()> {
         Step::ReloadSystemd => {
             Command::new("systemctl").arg("daemon-reload").timeout(RESTART).check().await?;
         }
+        Step::MakeBootMenu { kernel } => boot_menu::make(root, kernel.as_deref()).await?,
         Step::ApplySysctl => {
             Command::new("systemctl").args(["restart", "systemd-sysctl"]).timeout(RESTART).check().await?;
         }

@@ -3,6 +3,7 @@
 //! A plan is a function of what is on the host and of what bedplate may have left there, never of how
 //! far a run got: that is why an interrupted run needs no repair of its own.
 
+mod boot_entry;
 mod daemon;
 pub mod dpkg;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use self::{
+    boot_entry::{BootMenu, GRUB_DEFAULT},
     daemon::{KeyChange, PATH as DAEMON},
     record::{
         Before, Due, OwnedKey, OwnedKind, OwnedPackage, OwnedPath, OwnedSecret, Record,
@@ -291,6 +293,7 @@ pub fn make(inputs: &Inputs, state: &HostState, goal: Goal) -> Result<Plan> {
     }
     plan.steps.extend(paths.boot);
     plan.steps.extend(paths.removals);
+    errors.extend(boot_entry::follow_up(inputs, state, &mut plan).err());
     parts::follow_up(state, &mut plan);
     parts::reboot(inputs, state, &mut plan);
     match Error::join(errors) {

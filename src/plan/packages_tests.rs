@@ -37,14 +37,14 @@ fn locked(name: &str, version: &str) -> LockedPackage {
     }
 }
 
-fn lock(packages: &[(&str, &str)]) -> Lock {
+pub(super) fn lock(packages: &[(&str, &str)]) -> Lock {
     Lock {
         packages: packages.iter().map(|(name, version)| locked(name, version)).collect(),
         ..Lock::default()
     }
 }
 
-fn host(packages: impl IntoIterator<Item = Package>) -> Model {
+pub(super) fn host(packages: impl IntoIterator<Item = Package>) -> Model {
     let mut model = Model::new([]);
     let known = packages
         .into_iter()

@@ -178,6 +178,8 @@ pub enum Due {
     ReloadSystemd,
     /// The kernel has not been given changed settings (sysctl.d(5)).
     ApplySysctl,
+    /// GRUB's menu is not made from its changed configuration yet (grub-mkconfig(8)).
+    MakeBootMenu,
 }
 
 impl Record {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{dpkg::Packages, record::Record};
+use super::{boot_entry::BootMenu, dpkg::Packages, record::Record};
 use crate::digest::Digest;
 
 /// What a run prepares.
@@ -40,6 +40,8 @@ pub struct HostState {
     pub binary: BinaryState,
     /// The running kernel's command line.
     pub kernel_command_line: Option<String>,
+    /// GRUB's menu. `None`: there is none, or no kernel is locked.
+    pub boot_menu: Option<BootMenu>,
     /// Kernel modules that are loaded.
     pub modules: BTreeSet<String>,
     /// The current generation.

@@ -256,6 +256,11 @@ pub enum Step {
     ReloadSystemd,
     /// Gives the kernel the settings of sysctl.d(5).
     ApplySysctl,
+    /// Has GRUB's menu made anew.
+    MakeBootMenu {
+        /// The kernel that it shall start; `None`: whichever is the newest.
+        kernel: Option<String>,
+    },
 }
 
 /// What was at the path of a file to be written.
@@ -371,6 +376,8 @@ impl fmt::Display for Step {
             }
             Self::ReloadSystemd => write!(f, "! systemctl daemon-reload"),
             Self::ApplySysctl => write!(f, "! apply the kernel settings of sysctl.d"),
+            Self::MakeBootMenu { kernel: Some(kernel) } => write!(f, "! update-grub: kernel {kernel} starts"),
+            Self::MakeBootMenu { kernel: None } => write!(f, "! update-grub: the newest kernel starts"),
         }
     }
 }

@@ -46,6 +46,7 @@ impl Model {
             secrets: BTreeMap::new(),
             binary: BinaryState::Absent,
             kernel_command_line: Some("quiet iommu=pt".into()),
+            boot_menu: None,
             modules: BTreeSet::new(),
             current: None,
             interrupted: Vec::new(),
@@ -207,7 +208,10 @@ impl Model {
                 (secret.given, secret.present) = (Given::No, false);
             }
             Step::InstallBinary { .. } => self.state.binary = BinaryState::Same,
-            Step::RestartDocker { .. } | Step::ReloadSystemd | Step::ApplySysctl => {}
+            Step::RestartDocker { .. }
+            | Step::ReloadSystemd
+            | Step::ApplySysctl
+            | Step::MakeBootMenu { .. } => {}
             Step::RepairPackages { .. } => {
                 let packages = self.state.packages.get_or_insert_default();
                 packages.interrupted = false;

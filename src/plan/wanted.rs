@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Inputs, daemon,
+    Inputs, boot_entry, daemon,
     record::{OwnedKind, Record},
     state::Accounts,
     step::ancestors,
@@ -89,6 +89,10 @@ pub(super) fn wanted(inputs: &Inputs, accounts: &Accounts) -> Result<WantedPaths
     let root = || "root:root".to_owned();
     if let Some(text) = modprobe(inputs) {
         out.add(MODPROBE, Group::Kernel, WantedKind::File(text.into_bytes()), 0o644, root())?;
+    }
+    if let Some(kernel) = boot_entry::kernel(inputs)? {
+        let text = boot_entry::text(kernel).into_bytes();
+        out.add(boot_entry::GRUB_DEFAULT, Group::Kernel, WantedKind::File(text), 0o644, root())?;
     }
     for mount in &profile.mounts {
         out.add(&mount.path, Group::Files, WantedKind::Mount, mount.mode, mount.owner.clone())?;

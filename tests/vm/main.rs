@@ -13,6 +13,7 @@ mod support;
 
 mod stories {
     mod broken;
+    mod kernel;
     mod kill;
     mod operator;
     mod packages;

@@ -131,13 +131,30 @@ impl Machine {
         machine
     }
 
+    /// As [`Machine::fresh`], booted by its own GRUB from its own disk, so that its kernel can change.
+    pub(crate) fn by_grub(name: &str) -> Self {
+        registry();
+        let machine = Self::start(name, "grub");
+        machine.tunnel();
+        machine
+    }
+
+    /// Packages of kernels that the archive had when the machine's base was made, without an order.
+    pub(crate) fn kernels(&self) -> String {
+        std::fs::read_to_string(self.file("kernels")).expect("it reads")
+    }
+
     /// Boots a fresh one that reaches nothing at all.
     pub(crate) fn cut_off(name: &str) -> Self {
+        Self::start(name, "qemu")
+    }
+
+    fn start(name: &str, boot: &str) -> Self {
         let machine = Self { name: name.to_owned() };
         let started = Instant::now();
         machine.script_of(&["destroy"]).expect(0);
         let pid = std::process::id().to_string();
-        machine.script_of(&["start", "--while", &pid]).expect(0);
+        machine.script_of(&["start", "--boot", boot, "--while", &pid]).expect(0);
         machine.script_of(&["wait"]).expect(0);
         eprintln!("machine `{name}` is ready after {:.0?}", started.elapsed());
         machine

@@ -81,6 +81,11 @@ fn with_package(lock: &str, name: &str, version: &str, sha256: &Digest, size: us
     version.clone_into(&mut package.version);
     package.sha256 = *sha256;
     package.size = size as u64;
+    // The set says what the packages say.
+    let set = lock.set.as_mut().expect("packages are locked as a set");
+    if set.engine.as_ref().is_some_and(|engine| engine.starts_with(&format!("{name} "))) {
+        set.engine = Some(format!("{name} {version}"));
+    }
     bedplate::lock::write(&lock)
 }
 
