@@ -34,7 +34,7 @@ impl BootMenu {
             .filter_map(|line| line.strip_prefix("set default=\""))
             .filter(|rest| !rest.starts_with("${next_entry}"))
             // GRUB runs the menu from its top to its end: the last word holds.
-            .last()
+            .next_back()
             .map(|rest| quoted(rest, '"'));
         let entries = lines()
             .filter(|line| line.starts_with("menuentry "))
@@ -168,6 +168,8 @@ submenu 'Advanced options for Debian GNU/Linux' $menuentry_id_option 'gnulinux-a
             !BootMenu::parse(&MENU.replace("advanced-7c5e>gnulinux", "advanced-7c5e>gone"))
                 .starts("6.12.41+deb13-amd64")
         );
+        let overruled = BootMenu::parse(&format!("{MENU}set default=\"0\"\n"));
+        assert!(!overruled.starts("6.12.41+deb13-amd64") && overruled.has("6.12.41+deb13-amd64"));
         for other in ["", "set default=\"0\"\n", "set default=\"${saved_entry}\"\n", "set default=\""] {
             let menu = BootMenu::parse(other);
             assert!(!menu.starts("") && !menu.has("6.12.41+deb13-amd64"), "{other}");
