@@ -39,6 +39,15 @@ pub struct Snippet {
     pub label: String,
 }
 
+impl Snippet {
+    /// The first place of `what` in a file's text, without a label; `None` where it is not there.
+    pub fn find(path: impl Into<String>, text: &Arc<str>, what: &str) -> Option<Self> {
+        let start = text.find(what)?;
+        let span = start..start + what.len();
+        Some(Self { path: path.into(), text: text.clone(), span, label: String::new() })
+    }
+}
+
 /// An error with a kind, an optional place, hints and a cause chain.
 pub struct Error(Box<Inner>);
 

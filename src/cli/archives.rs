@@ -18,7 +18,7 @@ use crate::{
     },
     error::{Error, Result},
     lock::Lock,
-    profile::{Distribution, Profile},
+    profile::{self, Distribution, Profile},
     system::files,
 };
 
@@ -63,9 +63,7 @@ pub fn warn_of_unused(context: &Context, profile: &Profile) {
     let known: Vec<&str> = own.chain(repositories).collect();
     for name in context.config.archive.keys().filter(|name| !known.contains(&name.as_str())) {
         let place = context.config.place(&format!("[archive.{name}]"));
-        let likeness = |known: &&str| strsim::jaro_winkler(known, name);
-        let near = known.iter().copied().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
-        let hint = match near.filter(|near| likeness(near) > 0.8) {
+        let hint = match profile::nearest(name, &known) {
             Some(near) => format!("did you mean `[archive.{near}]`?"),
             None => format!("the archives of this profile are {}", known.join(", ")),
         };

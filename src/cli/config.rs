@@ -106,11 +106,7 @@ impl Config {
 
     /// Where a table is, by its header.
     pub fn place(&self, header: &str) -> Option<Snippet> {
-        self.files.iter().rev().find_map(|(path, text)| {
-            let start = text.find(header)?;
-            let span = start..start + header.len();
-            Some(Snippet { path: path.clone(), text: text.clone(), span, label: String::new() })
-        })
+        self.files.iter().rev().find_map(|(path, text)| Snippet::find(path, text, header))
     }
 
     fn merge(&mut self, over: Self) {

@@ -29,6 +29,7 @@ use std::{
 };
 
 pub use decode::Warning;
+pub(crate) use decode::nearest;
 pub use deployment::Deployment;
 
 use crate::error::Result;

@@ -201,13 +201,7 @@ fn warn_of_toolkit(context: &Context, sources: &Sources, lock: &Lock) {
     if access == GpuAccess::None || there || lock.packages.is_empty() {
         return;
     }
-    let key = "gpu-access";
-    let place = sources.text.find(key).map(|start| Snippet {
-        path: sources.shown.clone(),
-        text: sources.text.as_str().into(),
-        span: start..start + key.len(),
-        label: String::new(),
-    });
+    let place = Snippet::find(&sources.shown, &sources.text.as_str().into(), "gpu-access");
     context.ui.warn_at(
         "containers reach GPUs by `nvidia-container-toolkit`, which none of the profile's archives has: it is not locked",
         place.as_ref(),
