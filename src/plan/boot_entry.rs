@@ -32,9 +32,8 @@ impl BootMenu {
         // The first is for one start alone (`grub-reboot`): `set default="${next_entry}"`.
         let default = lines()
             .filter_map(|line| line.strip_prefix("set default=\""))
-            .filter(|rest| !rest.starts_with("${next_entry}"))
             // GRUB runs the menu from its top to its end: the last word holds.
-            .next_back()
+            .rfind(|rest| !rest.starts_with("${next_entry}"))
             .map(|rest| quoted(rest, '"'));
         let entries = lines()
             .filter(|line| line.starts_with("menuentry "))
