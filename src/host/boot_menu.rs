@@ -14,8 +14,14 @@ const LIMIT: Duration = Duration::from_mins(5);
 /// Largest menu, in bytes.
 const SIZE: u64 = 4 << 20;
 
+/// What makes the menu on Debian and Ubuntu. Without it a menu is a left-over of another boot loader's time.
+const MAKER: &str = "/usr/sbin/update-grub";
+
 /// The menu; `None` where GRUB boots nothing here.
 pub(super) fn read(root: &Root) -> Result<Option<BootMenu>> {
+    if !root.exists(MAKER)? {
+        return Ok(None);
+    }
     // Titles may be in any encoding; ids are not.
     let bytes = root.read(GRUB_MENU, SIZE)?;
     Ok(bytes.map(|bytes| BootMenu::parse(&String::from_utf8_lossy(&bytes))))

@@ -13,7 +13,7 @@ use rustix::{
         unlinkat,
     },
     io::Errno,
-    mount::{MountFlags, mount_bind, mount_remount},
+    mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount},
     process::{Pid, test_kill_process},
 };
 
@@ -415,6 +415,10 @@ impl Root {
     /// # Errors
     /// Nothing is there, or mounting is not allowed.
     pub fn let_run(&self, path: &str) -> Result<bool> {
+        // Never what is above it: the rest of that keeps its protection.
+        if !self.stat(path)?.is_some_and(|stat| stat.is_dir()) {
+            return Err(Error::failed(format!("`{}` is not a directory", self.shown(path).display())));
+        }
         let fd = self.nearest(path)?;
         let flags = fstatvfs(&fd).map_err(|error| failure("looking at", &self.shown(path), error))?.f_flag;
         if !flags.contains(StatVfsMountFlags::NOEXEC) {
@@ -425,8 +429,12 @@ impl Root {
         mount_bind(place(&fd), place(&fd)).map_err(mounting)?;
         // Looked up anew: what was opened lies beneath the mount now.
         let fd = self.nearest(path)?;
-        mount_remount(place(&fd), MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV, "")
-            .map_err(mounting)?;
+        let kept = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
+        if let Err(error) = mount_remount(place(&fd), kept, "") {
+            // Else each try would leave another mount upon the last.
+            unmount(place(&fd), UnmountFlags::DETACH).map_err(mounting)?;
+            return Err(mounting(error));
+        }
         Ok(true)
     }
 

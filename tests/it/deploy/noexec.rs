@@ -71,6 +71,19 @@ fn the_launcher_runs_where_run_is_mounted_noexec() {
 }
 
 #[test]
+fn a_file_where_the_launchers_directory_shall_be_takes_no_protection_from_what_is_above() {
+    let run = Tmpfs::mount("noexec,nosuid,nodev,mode=0755");
+    std::fs::write(run.path("exec"), "").unwrap();
+    let paths = Paths { launch: run.path("exec/launch"), ..Paths::default() };
+    let error = launch::materialise(&Root::open(Path::new("/")).unwrap(), &paths).unwrap_err();
+    assert!(error.message().contains("exec` is not a directory"), "{error:?}");
+    std::fs::write(run.path("other"), launch::PROGRAM).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(run.path("other"), mode).unwrap();
+    assert_eq!(start(&run.path("other")), Some(ErrorKind::PermissionDenied));
+}
+
+#[test]
 fn a_place_that_lets_programs_run_is_not_mounted_again() {
     let run = Tmpfs::mount("nosuid,nodev,mode=0755");
     let paths = Paths { launch: run.path("exec/launch"), ..Paths::default() };
