@@ -7,7 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{Context, spec::Spec};
 use crate::{
     check::up::{Bound, ContainerState, Exposure, ObservedService},
-    docker::{ContainerOnHost, Port},
+    docker::{ContainerOnHost, End, Port},
+    error::Result,
     host::facts::Known,
     profile::services::Role,
     system::files::read_input,
@@ -40,7 +41,11 @@ pub async fn services(
                 } else {
                     last_lines(context, name, secrets).await
                 };
-                (Known::Ok(state(&found, lines, secrets)), Known::Ok(exposure(spec, &found, secrets)))
+                let state = match last_end(context, &found).await {
+                    Ok(end) => Known::Ok(state(&found, end, lines, secrets)),
+                    Err(error) => Known::unknown(error.message()),
+                };
+                (state, Known::Ok(exposure(spec, &found, secrets)))
             }
             Ok(None) => (
                 Known::Ok(ContainerState {
@@ -57,17 +62,30 @@ pub async fn services(
     seen
 }
 
+/// How a container ended last, if it did. Docker's state forgets that as it starts a container again.
+async fn last_end(context: Context<'_>, found: &ContainerOnHost) -> Result<Option<End>> {
+    let state = &found.state;
+    let ended = !state.running && !state.finished_at.is_empty() && !state.finished_at.starts_with("0001");
+    if ended || state.restarting {
+        return Ok(Some(End { exit_code: state.exit_code, oom_killed: state.oom_killed }));
+    }
+    if state.restarts == 0 {
+        return Ok(None);
+    }
+    context.docker.last_end(&found.id).await
+}
+
 fn state(
     found: &ContainerOnHost,
+    end: Option<End>,
     last_lines: Vec<String>,
     secrets: &BTreeMap<String, SecretString>,
 ) -> ContainerState {
     let state = &found.state;
-    let ended = !state.running && !state.finished_at.is_empty() && !state.finished_at.starts_with("0001");
     ContainerState {
         running: state.running && !state.restarting,
-        exit_code: (ended || state.restarting).then_some(state.exit_code),
-        oom_killed: state.oom_killed,
+        exit_code: end.map(|end| end.exit_code),
+        oom_killed: end.is_some_and(|end| end.oom_killed),
         restarts: state.restarts,
         error: Some(redact(&state.error, secrets)).filter(|error| !error.is_empty()),
         last_lines,

@@ -238,6 +238,14 @@ pub async fn up(context: Context<'_>, wanted: Wanted<'_>, options: Options) -> R
             wait::until_serving(context, &target, &specs, &restarts, options.timeout, observed).await?;
     }
     done.observed.services = observe::services(context, &specs, wanted.secrets).await;
+    if let Ended::Exited { service } = &done.ended {
+        for seen in done.observed.services.iter_mut().filter(|seen| seen.name == *service) {
+            if let Known::Ok(state) = &mut seen.state {
+                // Its end ended the wait: that Docker has started it again since makes it no running service.
+                state.running = false;
+            }
+        }
+    }
     if let (Ended::NotStarted { service, .. }, Some(said)) = (&done.ended, instead)
         && let Some(seen) = done.observed.services.iter_mut().find(|seen| seen.name == *service)
     {

@@ -25,9 +25,6 @@ use crate::{
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Between two looks at a container that was started again, and how many there are.
-const LOOK: Duration = Duration::from_millis(50);
-const LOOKS: u32 = 40;
 /// Time limit of one request.
 const REQUEST: Duration = Duration::from_secs(5);
 /// The largest answer read, in bytes.
@@ -174,9 +171,6 @@ pub(super) async fn until_serving(
             }
         }
         if let Some(service) = exited {
-            if let Some(found) = containers.get(&service) {
-                until_ended_again(context, &found.id).await?;
-            }
             break Ended::Exited { service };
         }
         let engine_ready = look(&client, target, &containers, &mut serving).await;
@@ -228,18 +222,6 @@ fn has_exited(role: Role, state: Option<&State>, restarts_before: u64) -> bool {
         return state.restarts > restarts_before;
     }
     !(role == Role::Extra && state.ended_well())
-}
-
-/// Docker forgets how a container ended as it starts it again. One that fails at once is waited for a little, so that
-/// its end can be shown.
-async fn until_ended_again(context: Context<'_>, container: &str) -> Result<()> {
-    for _ in 0..LOOKS {
-        match context.docker.inspect(container).await? {
-            Some(found) if found.state.running && !found.state.restarting => tokio::time::sleep(LOOK).await,
-            _ => break,
-        }
-    }
-    Ok(())
 }
 
 async fn look(

@@ -15,7 +15,7 @@ pub use container::{
     ContainerOnHost, Gpus, Health, HealthProbe, Listed, Mount, MountKind, NewContainer, Port, State,
 };
 pub use image::{Credentials, ImageOnHost};
-pub use watch::{ExecOutput, LogLine, LogsWanted};
+pub use watch::{End, ExecOutput, LogLine, LogsWanted};
 
 use crate::error::{Error, Result};
 use failure::{Asked, failed};

@@ -1,6 +1,9 @@
 //! What a container says and holds: its log, its end, commands run in it, files read from it.
 
-use std::{collections::VecDeque, io::Read};
+use std::{
+    collections::{HashMap, VecDeque},
+    io::Read,
+};
 
 use bollard::{
     container::LogOutput,
@@ -8,8 +11,8 @@ use bollard::{
     exec::StartExecResults,
     models::ExecConfig,
     query_parameters::{
-        DownloadFromContainerOptionsBuilder, LogsOptionsBuilder, UploadToContainerOptionsBuilder,
-        WaitContainerOptionsBuilder,
+        DownloadFromContainerOptionsBuilder, EventsOptionsBuilder, LogsOptionsBuilder,
+        UploadToContainerOptionsBuilder, WaitContainerOptionsBuilder,
     },
 };
 use bytes::Bytes;
@@ -46,6 +49,15 @@ pub struct LogLine {
     pub stderr: bool,
     /// The line, without its end; bytes that are not UTF-8 replaced.
     pub text: String,
+}
+
+/// How a container ended, as the daemon's events tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Exit status of its first process.
+    pub exit_code: i64,
+    /// Whether the kernel had ended a process of it for want of memory.
+    pub oom_killed: bool,
 }
 
 /// What a command run in a container gave.
@@ -96,6 +108,37 @@ impl Docker {
     pub async fn last_lines(&self, container: &str, count: usize) -> Result<Vec<String>> {
         let wanted = LogsWanted { tail: Some(count), ..LogsWanted::default() };
         self.logs(container, wanted).map_ok(|line| line.text).try_collect().await
+    }
+
+    /// How a container ended last, also where Docker has started it again since: its state tells of the start then,
+    /// its events still of the end. None where the daemon has forgotten: it keeps the last 256 events since its own
+    /// start (moby, `daemon/events`).
+    pub async fn last_end(&self, container: &str) -> Result<Option<End>> {
+        let filters = HashMap::from([
+            ("container", vec![container]),
+            ("event", vec!["die", "oom"]),
+            ("type", vec!["container"]),
+        ]);
+        // An end before now: the daemon answers with what it has and does not wait for more. Both are its own clock's.
+        let now = std::time::SystemTime::now();
+        let since_1970 = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let until = format!("{}.{:09}", since_1970.as_secs(), since_1970.subsec_nanos());
+        let options = EventsOptionsBuilder::default().since("1").until(&until).filters(&filters).build();
+        let mut events = std::pin::pin!(self.client.events(Some(options)));
+        let (mut last, mut oom_killed) = (None, false);
+        while let Some(event) = events.next().await {
+            let event = event.map_err(|error| failed(Asked::Inspect(container), error))?;
+            if event.action.as_deref() == Some("oom") {
+                oom_killed = true;
+                continue;
+            }
+            let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
+            if let Some(exit_code) = attributes.get("exitCode").and_then(|code| code.parse().ok()) {
+                last = Some(End { exit_code, oom_killed });
+            }
+            oom_killed = false;
+        }
+        Ok(last)
     }
 
     /// Waits until a container does not run, and returns its exit status.

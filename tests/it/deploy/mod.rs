@@ -137,7 +137,7 @@ async fn an_exit_ends_the_wait_with_the_last_lines() {
     assert!(matches!(&done.ended, Ended::Exited { service } if service == "demo"), "{done:#?}");
     let state = done.observed.services[0].state.as_result().unwrap();
     let lines = state.last_lines.join("\n");
-    assert_eq!(state.exit_code, Some(3));
+    assert_eq!((state.running, state.exit_code), (false, Some(3)));
     assert!(lines.contains("CUDA out of memory"), "{lines}");
     assert!(lines.contains("<secret API>") && !lines.contains("engine-key"), "{lines}");
 }
@@ -365,6 +365,8 @@ async fn a_restart_of_long_ago_is_no_failure() {
         assert!(begun.elapsed() < Duration::from_secs(15), "Docker restarts it: {state:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    let end = host.docker.last_end("demo").await.unwrap().expect("the daemon has not forgotten");
+    assert_eq!((end.exit_code, end.oom_killed), (137, false), "killed, though it runs again");
     let done = host.up(&text, LIMIT).await.unwrap();
     assert!(done.unchanged() && matches!(done.ended, Ended::Serving), "{done:#?}");
 }
