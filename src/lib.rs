@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`cli`], [`ui`] | the porch: one file a verb; tables, progress, errors, exit codes |
 //! | [`profile`], [`lock`], [`plan`] | pure: what is wanted, what it is, what is to do |
+//! | [`build`] | host images, bit for bit the same anywhere |
 //! | [`host`] | facts, provisioning, generations |
 //! | [`check`] | checks by layer, readiness, the gate |
 //! | [`deploy`] | a running deployment |
@@ -25,6 +26,7 @@ pub mod version;
 pub mod cli;
 pub mod ui;
 
+pub mod build;
 pub mod check;
 pub mod deploy;
 pub mod fleet;

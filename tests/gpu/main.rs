@@ -1,0 +1,78 @@
+//! A real GPU and its driver, through the real NVML. Opt-in, since few machines have one: `make test-gpu` runs it where
+//! one is, and fails where none is.
+//!
+//! What is said here is compared with what other sources of the same machine say: the driver's own `/proc` files, PCI in
+//! sysfs and `nvidia-smi`.
+
+use std::{path::Path, process::Command, sync::Arc};
+
+use bedplate::{
+    check::{Layer, Outcome, judge, subject::Subject},
+    gpu::observe,
+    host::facts::{Sources, gather},
+    profile::HostProfile,
+    system::files::Root,
+};
+
+const NEEDS: &str = "these tests are for a machine with an NVIDIA GPU and its driver";
+
+fn smi(query: &str) -> Vec<String> {
+    let output = Command::new("nvidia-smi")
+        .args([&format!("--query-gpu={query}"), "--format=csv,noheader,nounits"])
+        .output()
+        .expect(NEEDS);
+    assert!(output.status.success(), "{NEEDS}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+#[ignore = "needs a GPU: make test-gpu"]
+fn nvml_says_what_nvidia_smi_says() {
+    let gpus = observe(None).expect(NEEDS);
+    assert!(!gpus.devices.is_empty() && gpus.lost.is_empty(), "{gpus:?}");
+    let column = |query| smi(query);
+    assert_eq!(column("driver_version")[0], gpus.driver);
+    let names: Vec<_> = gpus.devices.iter().map(|gpu| gpu.name.clone().unwrap()).collect();
+    assert_eq!(column("name"), names);
+    let ids: Vec<_> = gpus.devices.iter().map(|gpu| gpu.uuid.clone().unwrap()).collect();
+    assert_eq!(column("uuid"), ids);
+    let memory: Vec<_> = gpus.devices.iter().map(|gpu| (gpu.memory.unwrap() >> 20).to_string()).collect();
+    assert_eq!(column("memory.total"), memory);
+    let capability: Vec<_> = gpus
+        .devices
+        .iter()
+        .map(|gpu| gpu.compute_capability.map(|(major, minor)| format!("{major}.{minor}")).unwrap())
+        .collect();
+    assert_eq!(column("compute_cap"), capability);
+    assert!(gpus.devices.iter().all(|gpu| gpu.brand.is_some()), "{gpus:?}");
+    assert!(gpus.cuda.is_some_and(|(major, _)| major >= 11), "{gpus:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs a GPU: make test-gpu"]
+async fn doctor_judges_the_machine_it_is() {
+    let here = observe(None).expect(NEEDS).devices.len();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let root = Arc::new(Root::open(Path::new("/")).unwrap());
+    let mut sources = Sources::of(root);
+    if let Ok(library) = std::env::var("BEDPLATE_NVML") {
+        sources.nvml_library = Some(library);
+    }
+    for (count, wanted) in [(here, Outcome::Pass), (here + 1, Outcome::Fail)] {
+        let text = format!(
+            "schema = 1\n[host]\ndistribution = \"debian\"\nrelease = \"trixie\"\narchitecture = \"amd64\"\n\
+             [gpu]\nmodel = \"H100\"\ncount = {count}\n[driver]\nflavor = \"open\"\nversion = \"550\"\n\
+             [container]\nengine = \"docker\"\ngpu-access = \"cdi\"\n"
+        );
+        let profile = HostProfile::parse("gpu.toml", &text).unwrap();
+        let subject = Subject::new("gpu", &profile, None, Vec::new()).unwrap();
+        let facts = gather(&subject.wanted, &sources).await;
+        let report = judge(&[Layer::Doctor], &subject, &facts);
+        eprintln!("kernel {}: {:#?}", release.trim(), facts.gpus);
+        for finding in report.findings().filter(|finding| finding.id.starts_with("gpu.")) {
+            eprintln!("{}: {:?}: {}", finding.id, finding.outcome, finding.because);
+        }
+        let pci = report.findings().find(|finding| finding.id == "gpu.pci").unwrap();
+        assert_eq!(pci.outcome, wanted, "{}", pci.because);
+    }
+}
