@@ -1,5 +1,5 @@
 # `make try` shows the whole road on a fresh machine; `make test` is what CI runs.
-.PHONY: try try-clean test test-full lint bench fuzz build setup test-machine clean
+.PHONY: try try-clean test test-full test-gpu lint bench fuzz build setup test-machine clean
 
 CARGO ?= cargo
 VM_DIR := $(if $(BEDPLATE_VM_DIR),$(BEDPLATE_VM_DIR),$(CURDIR)/.cache/vm)
@@ -25,6 +25,10 @@ test: setup test-machine
 # The long stories as well: a hundred kills and more.
 test-full: setup test-machine
 	BEDPLATE_FULL=1 $(CARGO) test --locked --release
+
+# On a machine with an NVIDIA GPU and its driver; fails where there is none.
+test-gpu:
+	$(CARGO) test --locked --test gpu -- --ignored --nocapture
 
 lint:
 	$(CARGO) fmt --check

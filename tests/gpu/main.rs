@@ -4,13 +4,20 @@
 //! What is said here is compared with what other sources of the same machine say: the driver's own `/proc` files, PCI in
 //! sysfs and `nvidia-smi`.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
 
 use bedplate::{
-    check::{Layer, Outcome, judge, subject::Subject},
+    check::{
+        Subject, judge,
+        report::{Layer, Outcome},
+    },
     gpu::observe,
     host::facts::{Sources, gather},
-    profile::HostProfile,
+    profile,
     system::files::Root,
 };
 
@@ -50,29 +57,33 @@ fn nvml_says_what_nvidia_smi_says() {
 
 #[tokio::test]
 #[ignore = "needs a GPU: make test-gpu"]
-async fn doctor_judges_the_machine_it_is() {
+async fn the_checks_see_what_is_there() {
     let here = observe(None).expect(NEEDS).devices.len();
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let root = Arc::new(Root::open(Path::new("/")).unwrap());
-    let mut sources = Sources::of(root);
-    if let Ok(library) = std::env::var("BEDPLATE_NVML") {
-        sources.nvml_library = Some(library);
-    }
-    for (count, wanted) in [(here, Outcome::Pass), (here + 1, Outcome::Fail)] {
+    let mut sources = Sources::of(Arc::new(Root::open(Path::new("/")).unwrap()));
+    // Where the driver's libraries lie in no usual place.
+    sources.nvml_library = std::env::var_os("BEDPLATE_NVML").map(PathBuf::from);
+    for (wanted, outcome) in [(here, Outcome::Pass), (here + 1, Outcome::Fail)] {
         let text = format!(
             "schema = 1\n[host]\ndistribution = \"debian\"\nrelease = \"trixie\"\narchitecture = \"amd64\"\n\
-             [gpu]\nmodel = \"H100\"\ncount = {count}\n[driver]\nflavor = \"open\"\nversion = \"550\"\n\
+             pin-packages = false\n[gpu]\nmodel = \"H100\"\ncount = {wanted}\n\
+             [driver]\nflavor = \"open\"\nversion = \"550.163.01\"\n\
              [container]\nengine = \"docker\"\ngpu-access = \"cdi\"\n"
         );
-        let profile = HostProfile::parse("gpu.toml", &text).unwrap();
-        let subject = Subject::new("gpu", &profile, None, Vec::new()).unwrap();
+        let profile = profile::parse("gpu.toml", &text).unwrap();
+        let subject = Subject::new("host", &profile, None, Vec::new()).unwrap();
         let facts = gather(&subject.wanted, &sources).await;
         let report = judge(&[Layer::Doctor], &subject, &facts);
-        eprintln!("kernel {}: {:#?}", release.trim(), facts.gpus);
-        for finding in report.findings().filter(|finding| finding.id.starts_with("gpu.")) {
+        let gpu = report.findings.iter().filter(|finding| finding.id.starts_with("gpu."));
+        for finding in gpu.clone() {
             eprintln!("{}: {:?}: {}", finding.id, finding.outcome, finding.because);
         }
-        let pci = report.findings().find(|finding| finding.id == "gpu.pci").unwrap();
-        assert_eq!(pci.outcome, wanted, "{}", pci.because);
+        eprintln!("{:#?} {:#?} {:#?} {:#?}", facts.pci, facts.module, facts.user_space, facts.nvml);
+        let pci = gpu.clone().find(|finding| finding.id == "gpu.pci").unwrap();
+        assert_eq!(pci.outcome, outcome, "{}", pci.because);
+        for id in ["gpu.module", "gpu.version-match", "gpu.count"] {
+            let finding = gpu.clone().find(|finding| finding.id == id).unwrap();
+            let expected = if outcome == Outcome::Pass { Outcome::Pass } else { Outcome::Skipped };
+            assert_eq!(finding.outcome, expected, "{id}: {}", finding.because);
+        }
     }
 }
