@@ -1,6 +1,7 @@
 //! Debian packages as files: reads a `.deb` (deb(5)) as a stream and refuses one that is broken or hostile.
 //!
-//! Nothing is unpacked: the members are decompressed once, their headers are judged, their contents are counted.
+//! The members are decompressed once, their headers are judged, their contents are counted, and given to a [`Sink`]
+//! where one wants them.
 //! What is refused is what would write or reach outside the tree a package is unpacked into, what no package of
 //! files needs (device nodes, sockets), and what is far larger than it looks.
 
@@ -15,6 +16,7 @@ use std::io::{self, Read};
 
 use ar::Ar;
 use tree::Tree;
+pub use tree::{Member, MemberKind};
 use unpack::{Meter, unpacked};
 
 use crate::error::{Error, Result};
@@ -63,6 +65,42 @@ pub struct DebFacts {
     pub unpacked: u64,
 }
 
+/// Takes what is in a package, entry by entry, in the order of the package.
+pub trait Sink {
+    /// Whether the contents of the control file `name` are wanted.
+    fn wants(&self, name: &str) -> bool;
+
+    /// A control file that is wanted: its name, such as `postinst`, and its entry.
+    ///
+    /// # Errors
+    /// It cannot be taken: the reading ends.
+    fn control(&mut self, name: &str, member: &Member, content: Vec<u8>) -> Result<()>;
+
+    /// An entry of the package's files, already judged; `content` is empty for all but regular files, and what is not
+    /// read of it is passed over.
+    ///
+    /// # Errors
+    /// It cannot be taken: the reading ends.
+    fn member(&mut self, member: &Member, content: &mut dyn Read) -> Result<()>;
+}
+
+/// Takes nothing.
+struct Nothing;
+
+impl Sink for Nothing {
+    fn wants(&self, _: &str) -> bool {
+        false
+    }
+
+    fn control(&mut self, _: &str, _: &Member, _: Vec<u8>) -> Result<()> {
+        Ok(())
+    }
+
+    fn member(&mut self, _: &Member, _: &mut dyn Read) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// Reads a whole package and judges it. Memory is bounded by the names of the package's files and the window of
 /// its compression; `reader` is read to its end, unbuffered reads are fine.
 ///
@@ -70,8 +108,16 @@ pub struct DebFacts {
 /// Not a Debian package, cut short, damaged, or hostile: paths or links that lead out, device nodes, FIFOs, a bomb.
 /// An error of `reader` itself keeps its cause.
 pub fn inspect(reader: impl Read, limits: &Limits) -> Result<DebFacts> {
+    read(reader, limits, &mut Nothing)
+}
+
+/// As [`inspect`], and gives what is in the package to `sink`. An error comes after what came before it was taken.
+///
+/// # Errors
+/// As [`inspect`]; and what `sink` says.
+pub fn read(reader: impl Read, limits: &Limits, sink: &mut dyn Sink) -> Result<DebFacts> {
     let mut ar = Ar::open(reader)?;
-    let control = read_control(&mut ar)?;
+    let control = read_control(&mut ar, sink)?;
     let name = loop {
         let name = ar.next()?.ok_or_else(|| refused("it has no `data.tar`"))?;
         if is_tar(&name, "data") {
@@ -79,7 +125,7 @@ pub fn inspect(reader: impl Read, limits: &Limits) -> Result<DebFacts> {
         }
         pass_over(&name, "data.tar")?;
     };
-    let (files, unpacked) = read_data(&mut ar, &name, limits)?;
+    let (files, unpacked) = read_data(&mut ar, &name, limits, sink)?;
     while let Some(name) = ar.next()? {
         // Signatures of a package come after its data; a second archive is never read by dpkg.
         if name == "debian-binary" || is_tar(&name, "control") || is_tar(&name, "data") {
@@ -104,7 +150,15 @@ pub fn inspect(reader: impl Read, limits: &Limits) -> Result<DebFacts> {
 /// # Errors
 /// As [`inspect`], for the part that is read.
 pub fn control_stanza(reader: impl Read) -> Result<String> {
-    Ok(read_control(&mut Ar::open(reader)?)?.stanza.text)
+    Ok(read_control(&mut Ar::open(reader)?, &mut Nothing)?.stanza.text)
+}
+
+/// The control files alone, given to `sink`: reads no further than `control.tar`.
+///
+/// # Errors
+/// As [`read`], for the part that is read.
+pub fn read_control_files(reader: impl Read, sink: &mut dyn Sink) -> Result<()> {
+    read_control(&mut Ar::open(reader)?, sink).map(drop)
 }
 
 struct Control {
@@ -119,7 +173,7 @@ const CONTROL_FILE: u64 = 1 << 20;
 /// Most control files.
 const CONTROL_ENTRIES: u64 = 4096;
 
-fn read_control(ar: &mut Ar<impl Read>) -> Result<Control> {
+fn read_control(ar: &mut Ar<impl Read>, sink: &mut dyn Sink) -> Result<Control> {
     let first = ar.next()?.ok_or_else(|| refused("it is empty"))?;
     if first != "debian-binary" {
         return Err(refused(format!("it begins with `{}`, not `debian-binary`", shown(first.as_bytes()))));
@@ -138,7 +192,7 @@ fn read_control(ar: &mut Ar<impl Read>) -> Result<Control> {
     };
     let limits = Limits { unpacked: CONTROL_TOTAL, entries: CONTROL_ENTRIES, ratio: u64::MAX };
     let meter = Meter::new(limits, ar.left());
-    let read = control_files(unpacked(&member, ar, &meter)?, limits.entries);
+    let read = control_files(unpacked(&member, ar, &meter)?, limits.entries, sink);
     let (control, conffiles) = settle(read, ar, &meter, &member)?;
     let control = control.ok_or_else(|| refused("its `control.tar` has no `control`"))?;
     Ok(Control {
@@ -149,50 +203,96 @@ fn read_control(ar: &mut Ar<impl Read>) -> Result<Control> {
 
 type ControlFiles = (Option<Vec<u8>>, Option<Vec<u8>>);
 
-fn control_files(mut reader: impl Read, limit: u64) -> Result<ControlFiles, Bad> {
+fn control_files(mut reader: impl Read, limit: u64, sink: &mut dyn Sink) -> Result<ControlFiles, Bad> {
     let (mut control, mut conffiles) = (None, None);
     let mut archive = tar::Archive::new(&mut reader);
     let mut tree = Tree::new("control.tar", limit);
     for entry in archive.entries().map_err(Bad::Read)?.raw(true) {
         let mut entry = entry.map_err(Bad::Read)?;
-        let Some(path) = tree.add(&mut entry)? else { continue };
-        if !path.is_file {
-            return Err(Bad::Refused(refused(format!("its control file `{}` is a link", shown(&path.path)))));
+        let Some(member) = tree.add(&mut entry)? else { continue };
+        match member.kind {
+            MemberKind::Directory => continue,
+            MemberKind::File(_) => {}
+            MemberKind::Hard(_) | MemberKind::Link(_) => {
+                let name = shown(&member.path);
+                return Err(Bad::Refused(refused(format!("its control file `{name}` is a link"))));
+            }
         }
-        let slot = match path.path.as_slice() {
-            b"control" => &mut control,
-            b"conffiles" => &mut conffiles,
-            _ => continue,
+        let name = std::str::from_utf8(&member.path).unwrap_or_default();
+        let slot = match name {
+            "control" => Some(&mut control),
+            "conffiles" => Some(&mut conffiles),
+            _ => None,
         };
-        // `Tree` refuses a name that comes twice.
-        let mut bytes = Vec::new();
-        entry.by_ref().take(CONTROL_FILE + 1).read_to_end(&mut bytes).map_err(Bad::Read)?;
-        if bytes.len() as u64 > CONTROL_FILE {
-            return Err(Bad::Refused(refused(format!("its `{}` is larger than 1 MiB", shown(&path.path)))));
+        let wanted = !name.is_empty() && !name.contains('/') && sink.wants(name);
+        if slot.is_none() && !wanted {
+            continue;
         }
-        *slot = Some(bytes);
+        // `Tree` refuses a name that comes twice. What only a sink wants is bounded by the archive's own limit.
+        let most = if slot.is_some() { CONTROL_FILE } else { CONTROL_TOTAL };
+        let mut bytes = Vec::new();
+        entry.by_ref().take(most + 1).read_to_end(&mut bytes).map_err(Bad::Read)?;
+        if bytes.len() as u64 > most {
+            return Err(Bad::Refused(refused(format!("its `{name}` is larger than {} MiB", most >> 20))));
+        }
+        if wanted {
+            sink.control(name, &member, bytes.clone())?;
+        }
+        if let Some(slot) = slot {
+            *slot = Some(bytes);
+        }
     }
     drain(reader)?;
     Ok((control, conffiles))
 }
 
-fn read_data(ar: &mut Ar<impl Read>, member: &str, limits: &Limits) -> Result<(u64, u64)> {
+fn read_data(
+    ar: &mut Ar<impl Read>,
+    member: &str,
+    limits: &Limits,
+    sink: &mut dyn Sink,
+) -> Result<(u64, u64)> {
     let meter = Meter::new(*limits, ar.left());
-    let read = data_files(unpacked(member, ar, &meter)?, limits.entries);
+    let read = data_files(unpacked(member, ar, &meter)?, limits.entries, sink);
     let files = settle(read, ar, &meter, member)?;
     Ok((files, meter.unpacked()))
 }
 
-fn data_files(mut reader: impl Read, limit: u64) -> Result<u64, Bad> {
+fn data_files(mut reader: impl Read, limit: u64, sink: &mut dyn Sink) -> Result<u64, Bad> {
     let mut archive = tar::Archive::new(&mut reader);
     let mut tree = Tree::new("data.tar", limit);
     let mut files = 0;
     for entry in archive.entries().map_err(Bad::Read)?.raw(true) {
         let mut entry = entry.map_err(Bad::Read)?;
-        files += u64::from(tree.add(&mut entry)?.is_some());
+        let Some(member) = tree.add(&mut entry)? else { continue };
+        files += u64::from(member.kind != MemberKind::Directory);
+        let mut content = Content { entry, fault: None };
+        let taken = sink.member(&member, &mut content);
+        if let Some(fault) = content.fault {
+            return Err(Bad::Read(fault));
+        }
+        taken?;
     }
     drain(reader)?;
     Ok(files)
+}
+
+/// An entry's content, which keeps why it could not be read: that is the package's fault, not the sink's.
+struct Content<R> {
+    entry: R,
+    fault: Option<io::Error>,
+}
+
+impl<R: Read> Read for Content<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.entry.read(buffer).map_err(|error| {
+            let kind = error.kind();
+            if kind != io::ErrorKind::Interrupted {
+                self.fault = Some(error);
+            }
+            kind.into()
+        })
+    }
 }
 
 /// What lies after the end of a tar archive is read too: it counts, and damage in it shows.

@@ -2,6 +2,8 @@
 //!
 //! | part | what it does |
 //! |---|---|
+//! | [`root`] | the root tree: unpacked, configured, normalised |
 //! | [`tree`] | a root tree as data |
 
+pub mod root;
 pub mod tree;

@@ -73,7 +73,7 @@ pub enum Verb {
     )]
     Lock(Lock),
     /// Build a host image from a lock
-    Build(Later),
+    Build(Build),
     /// Bring a host to its profile, then check it
     #[command(
         after_help = "Packages go up and down to their locked versions, from local files alone, and are held there. A first \
@@ -133,6 +133,16 @@ pub enum Verb {
     /// The far end of `provision --host`
     #[command(hide = true)]
     Receive(Receive),
+    /// The inside of the room in which a build runs an image's own programs
+    #[command(hide = true)]
+    Confine,
+}
+
+/// `build`.
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Image definition: a path, or a name looked up in `images/` [default: the only one there is]
+    pub image: Option<String>,
 }
 
 /// `init`.

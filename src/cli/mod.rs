@@ -3,11 +3,13 @@
 pub mod archives;
 pub mod args;
 mod boot;
+mod build;
 mod bundle;
 mod carry;
 mod carry_out;
 mod completions;
 mod config;
+mod confine;
 mod context;
 mod deployments;
 mod doctor;
@@ -115,10 +117,8 @@ fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
         Verb::Man(args) => completions::man(context, &args).map(done),
         Verb::Boot => boot::run(context),
         Verb::Receive(args) => receive::run(context, &args),
-        Verb::Build(_) => later::refuse(
-            "build",
-            "provision a host made by your distribution's installer: `bedplate provision`",
-        ),
+        Verb::Build(args) => build::run(context, &args),
+        Verb::Confine => confine::run(context),
         Verb::Verify(_) => {
             later::refuse("verify", "`bedplate provision --dry-run` lists what differs on this host")
         }

@@ -3,6 +3,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`files`] | the only raw file calls: no links followed, atomic writes, modes right from the first byte |
+//! | [`confine`] | programs run in a root tree of their own, without paths, network and processes of the host |
 //! | [`process`] | child processes: time limits, bounded output, secrets by standard input only |
 //! | [`pipe`] | a writer into a channel |
 //! | [`clock`] | now, the boot id, the time since boot |
@@ -11,6 +12,7 @@
 //! | [`signals`] | the first SIGINT or SIGTERM as a future |
 
 pub mod clock;
+pub mod confine;
 pub mod files;
 pub mod network;
 pub mod pipe;

@@ -17,11 +17,34 @@ enum Kind {
     Symlink,
 }
 
-/// An entry that is no directory.
-pub(super) struct Entry {
-    /// Path without a leading `./`.
-    pub(super) path: Vec<u8>,
-    pub(super) is_file: bool,
+/// An entry of a package's archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Path without a leading `./`; empty for the top itself.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: MemberKind,
+    /// Permission bits, `0o7777`.
+    pub mode: u32,
+    /// Owning user, as a number: a package's names are those of static ids (Debian Policy, 9.2.2).
+    pub uid: u32,
+    /// Owning group.
+    pub gid: u32,
+    /// Last change, in seconds since 1970.
+    pub modified: i64,
+}
+
+/// What an entry of a package's archive is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberKind {
+    /// A directory.
+    Directory,
+    /// A regular file of so many bytes.
+    File(u64),
+    /// A further name of the file at this path of the package.
+    Hard(Vec<u8>),
+    /// A symbolic link with this target.
+    Link(Vec<u8>),
 }
 
 /// What was in the archive so far.
@@ -42,8 +65,8 @@ impl Tree {
         Self { member, limit, count: 0, bytes: 0, known: HashMap::new(), long_name: None, long_link: None }
     }
 
-    /// Judges the next raw entry. `None` for directories and for headers that only describe the next entry.
-    pub(super) fn add<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<Option<Entry>, Bad> {
+    /// Judges the next raw entry. `None` for headers that only describe the next entry.
+    pub(super) fn add<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<Option<Member>, Bad> {
         self.count += 1;
         if self.count > self.limit {
             return Err(self.no(format!("has more than {} entries, which looks like a bomb", self.limit)));
@@ -68,19 +91,22 @@ impl Tree {
         if !matches!(kind, 0 | b'0') && entry.size() != 0 {
             return Err(self.no(format!("has `{}` with contents, which is no file", shown(&name))));
         }
-        let (kind, file) = match kind {
-            0 | b'0' => (Kind::File, true),
+        let (kind, is) = match kind {
+            0 | b'0' => (Kind::File, MemberKind::File(entry.size())),
             b'1' => {
                 let target = target();
                 // dpkg links to what lies on the host under this name: it has to be a file of the package.
-                let known = plain(&target).and_then(|target| self.known.get(target.as_slice()));
-                if known != Some(&Kind::File) {
-                    let (name, target) = (shown(&name), shown(&target));
-                    return Err(
-                        self.no(format!("has the hard link `{name}` to `{target}`, no file of the package"))
-                    );
+                match plain(&target) {
+                    Some(to) if self.known.get(to.as_slice()) == Some(&Kind::File) => {
+                        (Kind::File, MemberKind::Hard(to))
+                    }
+                    _ => {
+                        let (name, target) = (shown(&name), shown(&target));
+                        return Err(self.no(format!(
+                            "has the hard link `{name}` to `{target}`, no file of the package"
+                        )));
+                    }
                 }
-                (Kind::File, false)
             }
             b'2' => {
                 let target = target();
@@ -90,21 +116,31 @@ impl Tree {
                         self.no(format!("has the link `{name}` to `{target}`, which leads out of it"))
                     );
                 }
-                (Kind::Symlink, false)
+                (Kind::Symlink, MemberKind::Link(target))
             }
-            b'5' => (Kind::Directory, false),
+            b'5' => (Kind::Directory, MemberKind::Directory),
             other => return Err(self.no(format!("has `{}`, {}", shown(&name), what(other)))),
         };
+        let number = |value: std::io::Result<u64>, what: &str| {
+            let value = value.ok().and_then(|value| u32::try_from(value).ok());
+            value.ok_or_else(|| self.no(format!("has `{}` with {what} that is none", shown(&name))))
+        };
+        let header = entry.header();
+        let mode = number(header.mode().map(u64::from), "a mode")? & 0o7777;
+        let (uid, gid) = (number(header.uid(), "an owner")?, number(header.gid(), "a group")?);
+        let modified = header.mtime().ok().and_then(|time| i64::try_from(time).ok()).unwrap_or(0);
+        let member = Member { path, kind: is, mode, uid, gid, modified };
+        let path = &member.path;
         if path.is_empty() {
             return if kind == Kind::Directory {
-                Ok(None)
+                Ok(Some(member))
             } else {
                 Err(self.no("has an entry without a name".to_owned()))
             };
         }
         for end in path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end) {
             if self.known.get(&path[..end]).is_some_and(|kind| *kind != Kind::Directory) {
-                let (name, above) = (shown(&path), shown(&path[..end]));
+                let (name, above) = (shown(path), shown(&path[..end]));
                 return Err(self.no(format!("has `{name}` below `{above}`, which is no directory")));
             }
         }
@@ -115,9 +151,9 @@ impl Tree {
         match self.known.insert(path.as_slice().into(), kind) {
             None => {}
             Some(Kind::Directory) if kind == Kind::Directory => {}
-            Some(_) => return Err(self.no(format!("has `{}` twice", shown(&path)))),
+            Some(_) => return Err(self.no(format!("has `{}` twice", shown(path)))),
         }
-        Ok((kind != Kind::Directory).then_some(Entry { path, is_file: file }))
+        Ok(Some(member))
     }
 
     /// Reads the contents of a GNU long name (`L`) or long link (`K`) entry.

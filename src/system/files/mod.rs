@@ -5,10 +5,12 @@
 //! root. [`read_input`] and its like are for paths the user typed: links are followed there.
 #![allow(clippy::disallowed_methods)]
 
+mod census;
 mod input;
 mod lock;
 mod partial;
 mod pending;
+mod plant;
 mod root;
 mod walk;
 
@@ -17,6 +19,7 @@ use std::{fmt, io, path::Path};
 use rustix::{fs::FileType, io::Errno};
 
 pub use self::{
+    census::{Found, FoundKind},
     input::{
         Output, absolute, create_output, exists, is_dir, is_there, list_input, make_dir, make_private_dir,
         open_input, read_input, read_text, room_for, write_output, write_private,
@@ -24,6 +27,7 @@ pub use self::{
     lock::{HostLock, refuse_held},
     partial::Partial,
     pending::Pending,
+    plant::{Meta, Planted, Planter},
     root::Root,
 };
 use crate::error::{Error, Result};

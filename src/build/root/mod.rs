@@ -1,0 +1,337 @@
+//! The root tree: packages from the store, unpacked at once, configured by the tree's own dpkg, and normalised.
+//!
+//! The order is dpkg's where it can be seen: a package's `preinst` runs before its files come, and after what it
+//! pre-depends on is configured. Packages without a `preinst`, and the base that scripts need to run at all, are
+//! unpacked first, several at once (as debootstrap and mmdebstrap unpack their base).
+
+mod database;
+mod normalise;
+mod order;
+mod package;
+mod scripts;
+mod unpack;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use database::Triggers;
+use order::Order;
+use package::Package;
+use scripts::Room;
+pub use scripts::this_program;
+use unpack::{Contents, Unpacking};
+
+use crate::{
+    error::{Error, Result},
+    lock::LockedPackage,
+    progress::{Progress, Unit},
+    store::Store,
+    system::files::{Meta, Owner, Planter, Root},
+};
+
+/// What a merged `/usr` has at its top on amd64 and arm64 (Debian Policy 10.1). Of others base-files makes links where
+/// a package brings them.
+const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
+/// A script that does nothing, for programs that would start services in the tree.
+const NOTHING: &str = "#!/bin/sh\nexit 0\n";
+/// Programs that start services, or make an initramfs: that is made once, at the end.
+const STOOD_IN_FOR: [&str; 4] = [
+    "/usr/sbin/invoke-rc.d",
+    "/usr/bin/deb-systemd-invoke",
+    "/usr/sbin/start-stop-daemon",
+    "/usr/sbin/update-initramfs",
+];
+
+/// What a tree is made from.
+pub struct Request<'a> {
+    /// Every package, sorted by name.
+    pub packages: &'a [LockedPackage],
+    /// Where they are.
+    pub store: &'a Store,
+    /// An empty directory.
+    pub root: &'a Root,
+    /// This program, as it can be started again.
+    pub program: &'a Path,
+    /// The architecture, in Debian's words.
+    pub architecture: &'a str,
+    /// How many packages are unpacked at once.
+    pub threads: usize,
+    /// Told of what is being done.
+    pub progress: &'a dyn Progress,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// The newest package's time, in seconds since 1970: nothing in the tree is newer.
+    pub time: i64,
+    /// What took how long, in the order it was done.
+    pub spent: Vec<(String, Duration)>,
+    /// Bytes of each package's files, by name.
+    pub bytes: BTreeMap<String, u64>,
+}
+
+/// Makes the tree: packages installed and configured, an initramfs for each kernel. [`normalise`] comes after what else
+/// goes into it.
+///
+/// # Errors
+/// A package is not in the store, damaged, or not what the lock says; a script fails; there is no space; the tree's
+/// programs cannot be run confined here.
+pub async fn make(request: &Request<'_>) -> Result<Built> {
+    let mut clock = Clock::new();
+    let packages = read_all(request)?;
+    let time = packages.iter().map(|package| package.built).max().unwrap_or(0);
+    let order = order::order(&packages);
+    clock.lap("read control files");
+    let dpkg = packages.iter().find(|package| package.locked.name == "dpkg").ok_or_else(|| {
+        Error::usage("an image needs `dpkg` among the locked packages, and the lock has none")
+            .hint("lock the profile again: `bedplate lock`")
+    })?;
+    let room = Room {
+        root: request.root,
+        program: request.program.to_path_buf(),
+        time,
+        architecture: request.architecture.to_owned(),
+        dpkg: dpkg.locked.version.clone(),
+    };
+    begin(request.root, time)?;
+    let mut work = Work {
+        request,
+        packages: &packages,
+        order: &order,
+        contents: Contents::default(),
+        triggers: Triggers::default(),
+        unpacked: BTreeSet::new(),
+        configured: BTreeSet::new(),
+    };
+    let task = "unpack packages";
+    request.progress.started(task, Some(packages.len() as u64), Unit::Items);
+    let base: Vec<usize> = order.sorted.iter().copied().filter(|at| order.base.contains(at)).collect();
+    let first: Vec<usize> = base.iter().chain(order.waves.first().into_iter().flatten()).copied().collect();
+    work.unpack(&first)?;
+    clock.lap("unpack");
+    let mut jobs: Vec<_> = work.with_preinst(&base).map(|package| room.preinst(package)).collect();
+    jobs.push(work.configure(&room, &base, "configure the base"));
+    clock.jobs(room.run(jobs, work.stand_ins()?).await?);
+    work.configured.extend(&base);
+    for wave in order.waves.iter().skip(1) {
+        let mut jobs = Vec::new();
+        let before = work.pre_depended(wave);
+        if !before.is_empty() {
+            jobs.push(work.configure(&room, &before, "configure what others pre-depend on"));
+        }
+        jobs.extend(work.with_preinst(wave).map(|package| room.preinst(package)));
+        // The scripts are needed before the files.
+        database::write_info(request.root, &packages, wave, &Contents::default())?;
+        clock.jobs(room.run(jobs, work.stand_ins()?).await?);
+        work.configured.extend(&before);
+        work.unpack(wave)?;
+        clock.lap("unpack");
+    }
+    request.progress.finished(task, None);
+    let task = "configure packages";
+    request.progress.started(task, None, Unit::None);
+    let job = room.job(
+        "configuring packages (`dpkg --configure --pending`)",
+        &["dpkg", "--force-unsafe-io", "--configure", "--pending"],
+    );
+    clock.jobs(room.run(vec![job], work.stand_ins()?).await?);
+    if let Some((name, status)) = database::unfinished(request.root)?.into_iter().next() {
+        return Err(Error::failed(format!("package {name} is not configured: dpkg says `{status}`")));
+    }
+    request.progress.finished(task, None);
+    let jobs = initramfs(request.root, &room)?;
+    if !jobs.is_empty() {
+        let task = "make the initramfs";
+        request.progress.started(task, None, Unit::None);
+        clock.jobs(room.run(jobs, BTreeMap::new()).await?);
+        request.progress.finished(task, None);
+    }
+    let bytes =
+        work.contents.bytes.iter().map(|(at, bytes)| (packages[*at].locked.name.clone(), *bytes)).collect();
+    Ok(Built { time, spent: clock.spent, bytes })
+}
+
+/// Takes out of a finished tree what was made by chance, by a clock, or by the making: nothing is newer than `time`
+/// afterwards.
+///
+/// # Errors
+/// The tree cannot be read or changed.
+pub fn normalise(root: &Root, time: i64) -> Result<()> {
+    normalise::normalise(root, time)
+}
+
+/// The control files of all packages, several at once.
+fn read_all<'a>(request: &Request<'a>) -> Result<Vec<Package<'a>>> {
+    let next = AtomicUsize::new(0);
+    let read = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..request.threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(locked) = request.packages.get(at) else { break };
+                    let package = package::read(request.store, locked);
+                    read.lock().unwrap_or_else(PoisonError::into_inner).insert(at, package);
+                }
+            });
+        }
+    });
+    read.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
+}
+
+/// The merged `/usr` and an empty database.
+fn begin(root: &Root, time: i64) -> Result<()> {
+    let mut planter = Planter::new(root);
+    for name in MERGED {
+        planter.directory(format!("usr/{name}").as_bytes())?;
+        let meta = Meta { mode: 0o777, owner: Owner::ROOT, modified: time };
+        planter.link(name.as_bytes(), format!("usr/{name}").as_bytes(), meta)?;
+    }
+    // `/var/lock` is a link to it, and packages have directories there.
+    planter.directory(b"run/lock")?;
+    database::begin(root)
+}
+
+/// An initramfs for each kernel of the tree, where the tree has the means.
+fn initramfs(root: &Root, room: &Room<'_>) -> Result<Vec<crate::system::confine::Job>> {
+    if !root.exists("/usr/sbin/update-initramfs")? {
+        return Ok(Vec::new());
+    }
+    let kernels = root.list("/boot")?.into_iter().filter(|entry| !entry.is_dir);
+    let releases = kernels.filter_map(|entry| Some(entry.name.strip_prefix("vmlinuz-")?.to_owned()));
+    Ok(releases
+        .map(|release| {
+            let what = format!("making the initramfs of {release}");
+            room.job(what, &["update-initramfs", "-c", "-k", &release])
+        })
+        .collect())
+}
+
+/// The tree on its way.
+struct Work<'w, 'a> {
+    request: &'w Request<'a>,
+    packages: &'w [Package<'a>],
+    order: &'w Order,
+    contents: Contents,
+    triggers: Triggers,
+    unpacked: BTreeSet<usize>,
+    configured: BTreeSet<usize>,
+}
+
+impl<'w> Work<'w, '_> {
+    /// Unpacks packages and tells dpkg's database of them.
+    fn unpack(&mut self, which: &[usize]) -> Result<()> {
+        let root = self.request.root;
+        let mut place = vec![0; self.packages.len()];
+        for (number, at) in self.order.sorted.iter().enumerate() {
+            place[*at] = number;
+        }
+        let count = AtomicUsize::new(self.unpacked.len());
+        let told = |at: usize| {
+            let done = count.fetch_add(1, Ordering::Relaxed) as u64 + 1;
+            self.request.progress.event(crate::progress::Event::Advanced {
+                task: "unpack packages".into(),
+                done,
+                total: Some(self.packages.len() as u64),
+                note: Some(self.packages[at].locked.name.as_str().into()),
+            });
+        };
+        let unpacking = Unpacking {
+            packages: self.packages,
+            place,
+            store: self.request.store,
+            root,
+            diversions: database::diversions(root)?,
+            threads: self.request.threads,
+            told: &told,
+        };
+        self.contents = unpacking.unpack(which, std::mem::take(&mut self.contents))?;
+        self.unpacked.extend(which);
+        let triggers = Triggers::of(self.packages, which)?;
+        triggers.write(root)?;
+        let paths: Vec<&[u8]> = which.iter().flat_map(|at| self.contents.list(*at)).collect();
+        triggers.write_activated(root, &self.triggers, &paths)?;
+        self.triggers.extend(triggers);
+        database::write_info(root, self.packages, which, &self.contents)?;
+        database::add_status(root, self.packages, which)
+    }
+
+    fn with_preinst<'s>(&'s self, which: &'s [usize]) -> impl Iterator<Item = &'s Package<'s>> + use<'s, 'w> {
+        which.iter().map(|at| &self.packages[*at]).filter(|package| package.files.contains_key("preinst"))
+    }
+
+    /// What packages of a wave pre-depend on, with all it depends on itself, as far as it is unpacked and not configured.
+    fn pre_depended(&self, wave: &[usize]) -> Vec<usize> {
+        let index: BTreeMap<&str, usize> = self
+            .packages
+            .iter()
+            .enumerate()
+            .map(|(at, package)| (package.locked.name.as_str(), at))
+            .collect();
+        let mut wanted = BTreeSet::new();
+        let mut left: Vec<usize> = wave
+            .iter()
+            .flat_map(|at| &self.packages[*at].pre_depends)
+            .filter_map(|name| index.get(name.as_str()).copied())
+            .collect();
+        while let Some(at) = left.pop() {
+            if self.unpacked.contains(&at) && !self.configured.contains(&at) && wanted.insert(at) {
+                left.extend(
+                    self.packages[at].locked.depends.iter().filter_map(|name| index.get(name.as_str())),
+                );
+            }
+        }
+        self.order.sorted.iter().copied().filter(|at| wanted.contains(at)).collect()
+    }
+
+    /// Configures some packages, in this order, though what they depend on may come after them: the base's circles.
+    fn configure(&self, room: &Room<'_>, which: &[usize], what: &str) -> crate::system::confine::Job {
+        let keys: Vec<String> = which.iter().map(|at| self.packages[*at].key()).collect();
+        let mut words = vec!["dpkg", "--force-unsafe-io", "--force-depends", "--configure"];
+        words.extend(keys.iter().map(String::as_str));
+        room.job(format!("{what} (`dpkg --configure`)"), &words)
+    }
+
+    fn stand_ins(&self) -> Result<BTreeMap<String, String>> {
+        let root = self.request.root;
+        let mut stand_ins = BTreeMap::new();
+        for path in STOOD_IN_FOR {
+            if root.exists(path)? {
+                stand_ins.insert(path.to_owned(), NOTHING.to_owned());
+            }
+        }
+        Ok(stand_ins)
+    }
+}
+
+/// Who spent how long.
+struct Clock {
+    since: Instant,
+    spent: Vec<(String, Duration)>,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { since: Instant::now(), spent: Vec::new() }
+    }
+
+    fn lap(&mut self, what: &str) {
+        self.spent.push((what.to_owned(), self.since.elapsed()));
+        self.since = Instant::now();
+    }
+
+    fn jobs(&mut self, done: Vec<crate::system::confine::Done>) {
+        for job in done {
+            self.spent.push((job.what, Duration::from_millis(job.milliseconds)));
+        }
+        self.since = Instant::now();
+    }
+}

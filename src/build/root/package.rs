@@ -1,0 +1,241 @@
+//! What a package's control files say, as far as unpacking and configuring it needs that.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+};
+
+use crate::{
+    apt::{
+        deb::{self, Member, Sink},
+        relation,
+    },
+    digest::Hasher,
+    error::{Doing, Error, Result},
+    lock::LockedPackage,
+    store::Store,
+};
+
+/// A package of the lock, its control files read.
+#[derive(Debug)]
+pub struct Package<'l> {
+    /// The lock's entry.
+    pub locked: &'l LockedPackage,
+    /// The stanza, a field or continuation a line, without an empty line at its end.
+    pub stanza: String,
+    /// `Essential: yes`.
+    pub essential: bool,
+    /// `Multi-Arch: same`: dpkg's files of it carry the architecture in their names.
+    pub same: bool,
+    /// Names in `Pre-Depends`, any alternative.
+    pub pre_depends: BTreeSet<String>,
+    /// Names in `Replaces`, whose versions hold for what is locked.
+    pub replaces: BTreeSet<String>,
+    /// Configuration files, in the package's order.
+    pub conffiles: Vec<Conffile>,
+    /// Every other control file by name: scripts, `md5sums`, `triggers`, `shlibs`.
+    pub files: BTreeMap<String, ControlFile>,
+    /// When its control files were last changed, in seconds since 1970: when it was built.
+    pub built: i64,
+}
+
+/// A configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conffile {
+    /// Its path, from `/`.
+    pub path: String,
+    /// The package does not have it any more: an upgrade removes it (deb-conffiles(5), `remove-on-upgrade`).
+    pub removed: bool,
+}
+
+/// A control file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlFile {
+    /// Permission bits.
+    pub mode: u32,
+    /// Its content.
+    pub content: Vec<u8>,
+    /// Last change, in seconds since 1970.
+    pub modified: i64,
+}
+
+impl Package<'_> {
+    /// What dpkg's files of this package are named by: the name, with the architecture where several may be installed
+    /// together (dpkg, `pkg_name` with `pnaw_nonambig`).
+    pub fn key(&self) -> String {
+        if self.same {
+            format!("{}:{}", self.locked.name, self.locked.architecture)
+        } else {
+            self.locked.name.clone()
+        }
+    }
+
+    /// `NAME VERSION`, for messages.
+    pub fn shown(&self) -> String {
+        format!("{} {}", self.locked.name, self.locked.version)
+    }
+}
+
+#[derive(Default)]
+struct Control {
+    files: BTreeMap<String, ControlFile>,
+}
+
+impl Sink for Control {
+    fn wants(&self, _: &str) -> bool {
+        true
+    }
+
+    fn control(&mut self, name: &str, member: &Member, content: Vec<u8>) -> Result<()> {
+        let file = ControlFile { mode: member.mode & 0o777, content, modified: member.modified };
+        self.files.insert(name.to_owned(), file);
+        Ok(())
+    }
+
+    fn member(&mut self, _: &Member, _: &mut dyn Read) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads a package's control files from the store.
+///
+/// # Errors
+/// The store does not have the package, or it cannot be read. Its digest is not asked here: unpacking reads it whole.
+pub fn read<'l>(store: &Store, locked: &'l LockedPackage) -> Result<Package<'l>> {
+    let mut control = Control::default();
+    let file = open(store, locked)?;
+    deb::read_control_files(file, &mut control).doing(|| reading(locked))?;
+    let mut files = control.files;
+    let stanza = files.remove("control").unwrap_or(ControlFile { mode: 0, content: Vec::new(), modified: 0 });
+    let built = files.values().map(|file| file.modified).chain([stanza.modified]).max().unwrap_or(0);
+    let text = String::from_utf8_lossy(&stanza.content).trim().to_owned();
+    let conffiles = files.get("conffiles").map(|file| conffiles(&file.content)).unwrap_or_default();
+    let mut package = Package {
+        locked,
+        essential: field(&text, "Essential").is_some_and(|value| value.eq_ignore_ascii_case("yes")),
+        same: field(&text, "Multi-Arch").is_some_and(|value| value.eq_ignore_ascii_case("same")),
+        pre_depends: names(&text, "Pre-Depends", locked)?,
+        replaces: names(&text, "Replaces", locked)?,
+        stanza: text,
+        conffiles,
+        files,
+        built,
+    };
+    for (name, said) in [("Package", &locked.name), ("Version", &locked.version)] {
+        let found = field(&package.stanza, name).unwrap_or_default();
+        if found != *said {
+            return Err(Error::failed(format!("{}: it says `{name}: {found}`", reading(locked)))
+                .hint("lock again: `bedplate lock --update-all`"));
+        }
+    }
+    package.files.retain(|name, _| name != "control");
+    Ok(package)
+}
+
+/// The package's file of the store, with a digest taken while it is read.
+pub fn open(store: &Store, locked: &LockedPackage) -> Result<Hashing<std::fs::File>> {
+    let (file, _) = store.open_entry(&locked.sha256)?.ok_or_else(|| {
+        Error::failed(format!("{}: the store does not have it", reading(locked))).hint(
+            "fetch what the lock names: run the build where the archives can be reached, or give it a bundle",
+        )
+    })?;
+    Ok(Hashing { reader: file, hasher: Hasher::new() })
+}
+
+fn reading(locked: &LockedPackage) -> String {
+    format!("package `{}` {}", locked.name, locked.version)
+}
+
+/// A reader that takes the digest of all that is read.
+pub struct Hashing<R> {
+    reader: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> Hashing<R> {
+    /// Reads what is left, and compares the digest of all.
+    ///
+    /// # Errors
+    /// It cannot be read, or has another digest.
+    pub fn finish(mut self, locked: &LockedPackage) -> Result<()> {
+        std::io::copy(&mut self, &mut std::io::sink()).doing(|| reading(locked))?;
+        let found = self.hasher.finish();
+        if found == locked.sha256 {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "{}: the store's file has the digest {found}, the lock says {}",
+            reading(locked),
+            locked.sha256
+        ))
+        .hint("the file in the store is damaged: the next run moves it aside and fetches it again"))
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+/// The value of a field of one stanza, its first line.
+pub fn field<'t>(stanza: &'t str, name: &str) -> Option<&'t str> {
+    stanza.lines().filter(|line| !line.starts_with([' ', '\t'])).find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+fn names(stanza: &str, name: &str, locked: &LockedPackage) -> Result<BTreeSet<String>> {
+    let Some(value) = whole_field(stanza, name) else { return Ok(BTreeSet::new()) };
+    let relations = relation::parse(&value).doing(|| reading(locked))?;
+    Ok(relations.iter().flatten().map(|relation| relation.name.to_owned()).collect())
+}
+
+/// A field's value with its continuation lines.
+fn whole_field(stanza: &str, name: &str) -> Option<String> {
+    let mut lines = stanza.lines().skip_while(|line| {
+        line.starts_with([' ', '\t'])
+            || line.split_once(':').is_none_or(|(key, _)| !key.eq_ignore_ascii_case(name))
+    });
+    let mut value = lines.next()?.split_once(':')?.1.trim().to_owned();
+    for line in lines.take_while(|line| line.starts_with([' ', '\t'])) {
+        value.push(' ');
+        value.push_str(line.trim());
+    }
+    Some(value)
+}
+
+/// Lines of `conffiles` (deb-conffiles(5)).
+fn conffiles(content: &[u8]) -> Vec<Conffile> {
+    String::from_utf8_lossy(content)
+        .lines()
+        .map(str::trim)
+        .filter_map(|line| match line.strip_prefix("remove-on-upgrade ") {
+            Some(path) => Some(Conffile { path: path.trim().to_owned(), removed: true }),
+            None => line.starts_with('/').then(|| Conffile { path: line.to_owned(), removed: false }),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_read_whole() {
+        let stanza = "Package: a\nPre-Depends: libc6 (>= 2),\n dpkg | x\nDescription: b\n Depends: no\n";
+        assert_eq!(field(stanza, "package"), Some("a"));
+        assert_eq!(field(stanza, "depends"), None);
+        assert_eq!(whole_field(stanza, "pre-depends").as_deref(), Some("libc6 (>= 2), dpkg | x"));
+    }
+
+    #[test]
+    fn conffiles_may_be_going() {
+        let read = conffiles(b"/etc/a\nremove-on-upgrade /etc/b\n\n/etc/c d\n");
+        let read: Vec<_> = read.iter().map(|file| (file.path.as_str(), file.removed)).collect();
+        assert_eq!(read, [("/etc/a", false), ("/etc/b", true), ("/etc/c d", false)]);
+    }
+}

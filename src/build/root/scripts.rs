@@ -1,0 +1,143 @@
+//! Maintainer scripts and dpkg itself, run confined in the tree.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::package::Package;
+use crate::{
+    error::{Doing, Error, Result},
+    system::{
+        confine::{self, Done, Job, Orders},
+        files::Root,
+    },
+};
+
+/// How long all jobs of one room may take.
+const LIMIT: Duration = Duration::from_hours(1);
+/// Lines of output shown of a job that failed.
+const LINES: usize = 12;
+
+/// A place to run the tree's programs in.
+#[derive(Debug)]
+pub struct Room<'a> {
+    /// The tree.
+    pub root: &'a Root,
+    /// This program.
+    pub program: PathBuf,
+    /// The time that programs shall write down, in seconds since 1970 (reproducible-builds.org,
+    /// `SOURCE_DATE_EPOCH`).
+    pub time: i64,
+    /// The architecture, in Debian's words.
+    pub architecture: String,
+    /// The version of dpkg in the tree.
+    pub dpkg: String,
+}
+
+impl Room<'_> {
+    /// Runs jobs with stand-ins for some of the tree's programs.
+    ///
+    /// # Errors
+    /// There is no room to be had here, or a job failed: its name, how it ended, its last lines.
+    pub async fn run(&self, jobs: Vec<Job>, stand_ins: BTreeMap<String, String>) -> Result<Vec<Done>> {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all: Vec<String> = jobs.iter().map(|job| job.what.clone()).collect();
+        let orders = Orders { root: self.root.path().to_path_buf(), stand_ins, jobs };
+        let output = confine::room(&self.program, &orders)?.timeout(LIMIT).run().await?;
+        let mut done = Vec::new();
+        for line in output.text().lines() {
+            done.push(serde_json::from_str::<Done>(line).doing(|| "reading what a room said")?);
+        }
+        let said = last_lines(&output.stderr_tail);
+        if let Some(failed) = done.iter().find(|job| job.code != Some(0)) {
+            let how = match (&failed.error, failed.code) {
+                (Some(error), _) => format!("could not be started: {error}"),
+                (None, Some(code)) => format!("failed with exit status {code}"),
+                (None, None) => "was ended by a signal".to_owned(),
+            };
+            return Err(Error::failed(format!("{} {how}{said}", failed.what))
+                .hint("the package of that script is at fault, or something it expects is not in the profile's packages"));
+        }
+        if !output.success() || done.len() != all.len() {
+            let at = all.get(done.len()).map_or("the room", String::as_str);
+            return Err(Error::failed(format!(
+                "running {at} confined: the room could not be made or was ended{said}"
+            ))
+            .hint("a build needs root, or user namespaces: see `unshare --mount --pid --fork true`"));
+        }
+        Ok(done)
+    }
+
+    /// A job of the tree: `DEBIAN_FRONTEND`, the clock and the like set.
+    pub fn job(&self, what: impl Into<String>, arguments: &[&str]) -> Job {
+        Job {
+            what: what.into(),
+            arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
+            environment: self.environment(),
+        }
+    }
+
+    /// A package's `preinst install`, as dpkg runs it (dpkg, `maintscript_exec`; Debian Policy 6.5).
+    pub fn preinst(&self, package: &Package<'_>) -> Job {
+        let mut job = self.job(
+            format!("`preinst` of {}", package.shown()),
+            &[&format!("/var/lib/dpkg/info/{}.preinst", package.key()), "install"],
+        );
+        for (name, value) in [
+            ("DPKG_MAINTSCRIPT_PACKAGE", package.locked.name.as_str()),
+            ("DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT", "1"),
+            ("DPKG_MAINTSCRIPT_ARCH", &package.locked.architecture),
+            ("DPKG_MAINTSCRIPT_NAME", "preinst"),
+            ("DPKG_MAINTSCRIPT_DEBUG", "0"),
+            ("DPKG_RUNNING_VERSION", &self.dpkg),
+            ("DPKG_ADMINDIR", "/var/lib/dpkg"),
+            ("DPKG_ROOT", ""),
+            // debconf reads whose questions these are from where dpkg keeps a script before unpacking (debconf(7)).
+            ("DEBCONF_PACKAGE", package.locked.name.as_str()),
+        ] {
+            job.environment.insert(name.to_owned(), value.to_owned());
+        }
+        job
+    }
+
+    fn environment(&self) -> BTreeMap<String, String> {
+        let time = self.time.to_string();
+        [
+            ("DEBIAN_FRONTEND", "noninteractive"),
+            ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+            ("DPKG_ARCH", &self.architecture),
+            ("SOURCE_DATE_EPOCH", &time),
+            ("TZ", "UTC"),
+            ("TERM", "dumb"),
+            ("SHELL", "/bin/sh"),
+            ("USER", "root"),
+            ("LOGNAME", "root"),
+            // needrestart and apt-listchanges look at the host or ask.
+            ("NEEDRESTART_SUSPEND", "1"),
+            ("APT_LISTCHANGES_FRONTEND", "none"),
+            ("UCF_FORCE_CONFFNEW", "1"),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+    }
+}
+
+fn last_lines(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let from = lines.len().saturating_sub(LINES);
+    lines[from..].iter().map(|line| format!("\n  {line}")).collect()
+}
+
+/// This program, as a path that can be started again.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn this_program() -> Result<PathBuf> {
+    let path = std::env::current_exe().doing(|| "finding this program")?;
+    Ok(Path::new(&path).to_path_buf())
+}
