@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{Context, args, carry, inputs, inputs::Sources};
+use super::{
+    Context, args, carry,
+    carry_out::{Goal, Run},
+    inputs,
+    inputs::Sources,
+};
 use crate::{
     build::root,
     error::{Error, Result},
     fleet::wire::Carries,
-    host::content::Content,
+    host::{content::Content, provision, secrets::Frame},
     store::Store,
     system::files::{self, Root},
     ui::exit,
@@ -16,7 +21,7 @@ use crate::{
 /// Runs `build`.
 pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
     let sources = Sources::read(context, args.image.as_deref())?;
-    let (_bundle, pinned) = sources.pinned(context)?;
+    let (bundle, pinned) = sources.pinned(context)?;
     inputs::refuse_stale(&pinned, &pinned.name)?;
     if pinned.lock.packages.is_empty() {
         return Err(Error::usage(format!(
@@ -47,12 +52,19 @@ pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         progress: progress.as_ref(),
     };
-    let built = context.run(root::make(&request))?;
-    let begun = std::time::Instant::now();
-    root::normalise(&tree, built.time)?;
+    let mut built = context.run(root::make(&request))?;
+    context.run(async {
+        let held = provision::hold(&tree, "build")?;
+        let frame = Frame::default();
+        let run =
+            Run::new(context, &tree, (&bundle, &pinned), &frame, carry::places(context), Goal::Provision);
+        let plan = run.plan().await?;
+        plan.refuse()?;
+        run.apply(context, &held, &plan).await?;
+        root::finish(&request, &mut built).await
+    })?;
     for (what, took) in built.spent {
         context.ui.say(&format!("{:>8} ms  {what}", took.as_millis()));
     }
-    context.ui.say(&format!("{:>8} ms  normalise", begun.elapsed().as_millis()));
     Ok(exit::DONE)
 }

@@ -78,8 +78,7 @@ pub struct Built {
     pub bytes: BTreeMap<String, u64>,
 }
 
-/// Makes the tree: packages installed and configured, an initramfs for each kernel. [`normalise`] comes after what else
-/// goes into it.
+/// Makes the tree: packages installed and configured. [`finish`] comes after what else goes into it.
 ///
 /// # Errors
 /// A package is not in the store, damaged, or not what the lock says; a script fails; there is no space; the tree's
@@ -147,6 +146,25 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
         return Err(Error::failed(format!("package {name} is not configured: dpkg says `{status}`")));
     }
     request.progress.finished(task, None);
+    let bytes =
+        work.contents.bytes.iter().map(|(at, bytes)| (packages[*at].locked.name.clone(), *bytes)).collect();
+    Ok(Built { time, spent: clock.spent, bytes })
+}
+
+/// An initramfs for each kernel; then takes out of the tree what was made by chance, by a clock, or by the making.
+/// Nothing in it is newer than the newest package afterwards. Adds what it spent to `built`.
+///
+/// # Errors
+/// The initramfs cannot be made; the tree cannot be read or changed.
+pub async fn finish(request: &Request<'_>, built: &mut Built) -> Result<()> {
+    let mut clock = Clock::new();
+    let room = Room {
+        root: request.root,
+        program: request.program.to_path_buf(),
+        time: built.time,
+        architecture: request.architecture.to_owned(),
+        dpkg: String::new(),
+    };
     let jobs = initramfs(request.root, &room)?;
     if !jobs.is_empty() {
         let task = "make the initramfs";
@@ -154,18 +172,10 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
         clock.jobs(room.run(jobs, BTreeMap::new()).await?);
         request.progress.finished(task, None);
     }
-    let bytes =
-        work.contents.bytes.iter().map(|(at, bytes)| (packages[*at].locked.name.clone(), *bytes)).collect();
-    Ok(Built { time, spent: clock.spent, bytes })
-}
-
-/// Takes out of a finished tree what was made by chance, by a clock, or by the making: nothing is newer than `time`
-/// afterwards.
-///
-/// # Errors
-/// The tree cannot be read or changed.
-pub fn normalise(root: &Root, time: i64) -> Result<()> {
-    normalise::normalise(root, time)
+    normalise::normalise(request.root, built.time)?;
+    clock.lap("normalise");
+    built.spent.append(&mut clock.spent);
+    Ok(())
 }
 
 /// The control files of all packages, several at once.

@@ -42,8 +42,9 @@ const REMOVED: [&str; 27] = [
     "/var/lib/dpkg/triggers/Unincorp",
 ];
 
-/// Files of dpkg's own making that the next run of it makes again.
-const DPKG: [&str; 6] = [
+/// Files that the next run of dpkg, or of bedplate, makes again.
+const REMADE: [&str; 7] = [
+    "/var/lib/bedplate/lock",
     "/var/lib/dpkg/lock",
     "/var/lib/dpkg/lock-frontend",
     "/var/lib/dpkg/triggers/Lock",
@@ -60,7 +61,7 @@ pub fn normalise(root: &Root, time: i64) -> Result<()> {
     for path in EMPTIED {
         empty(root, path)?;
     }
-    for path in REMOVED.iter().chain(&DPKG) {
+    for path in REMOVED.iter().chain(&REMADE) {
         if root.stat(path)?.is_some_and(|stat| stat.kind != FileKind::Directory) {
             root.remove_file(path)?;
         }
