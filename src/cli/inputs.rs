@@ -1,4 +1,4 @@
-//! Finding and reading what a verb was given: profiles, deployments, locks.
+//! Finding and reading what a verb was given: profiles, image definitions, deployments, locks.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use crate::{
         self, Lock,
         bundle::{Bundle, Pinned},
     },
-    profile::{self, Deployment, Profile},
+    profile::{self, Deployment, ImageDefinition, Profile, image_definition},
     system::files,
 };
 
@@ -134,6 +134,49 @@ impl Sources {
         let pinned = bundle.open()?;
         refuse_stale(&pinned, &self.shown)?;
         Ok((bundle, pinned))
+    }
+}
+
+/// An image definition with the profile it is made from, read and parsed.
+pub struct ImageSources {
+    /// The definition's path as the user would write it.
+    pub shown: String,
+    /// The definition's path.
+    pub path: PathBuf,
+    /// The definition.
+    pub definition: ImageDefinition,
+    /// The certificate of the key that modules are signed with, where it names one.
+    pub certificate: Option<Vec<u8>>,
+    /// The profile with everything it names.
+    pub profile: Sources,
+}
+
+impl ImageSources {
+    /// Finds and reads the image definition `named`, or the only one there is, and its profile.
+    pub fn read(context: &Context, named: Option<&str>) -> Result<Self> {
+        let path = find(context, "images", "image definition", named)?.ok_or_else(|| {
+            Error::usage("there is no image definition here")
+                .hint("write `images/NAME.toml` with `profile` and `formats`, or name its path")
+        })?;
+        let shown = shown(context, &path);
+        let definition = image_definition::parse(&shown, &files::read_text(&path, TEXT_LIMIT)?)?;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let profile = normal(&directory.join(&definition.profile));
+        if !files::exists(&profile) {
+            let profile_shown = self::shown(context, &profile);
+            return Err(Error::usage(format!(
+                "`{shown}` is made from the profile `{profile_shown}`, which is not there"
+            ))
+            .hint("`profile` is a name, looked up in `../profiles/`, or a path relative to the image definition"));
+        }
+        let profile = Sources::read_path(context, profile)?;
+        definition.check(&shown, &profile.profile, &profile.shown)?;
+        let certificate = definition.signing.as_ref().map(|signing| {
+            files::read_input(&directory.join(&signing.modules_certificate), SOURCE_LIMIT)
+                .doing(|| format!("reading what `{shown}` names failed"))
+        });
+        let certificate = certificate.transpose()?;
+        Ok(Self { shown, path, definition, certificate, profile })
     }
 }
 
@@ -292,3 +335,7 @@ fn normal(path: &Path) -> PathBuf {
         all
     })
 }
+
+#[cfg(test)]
+#[path = "inputs_tests.rs"]
+mod tests;

@@ -8,7 +8,7 @@ use super::{Lock, LockedImage, cuda, pairs, reference};
 use crate::{
     digest::Digest,
     error::{Error, Result},
-    profile::{Deployment, Profile, services::ImageChoice},
+    profile::{Deployment, ImageDefinition, Profile, services::ImageChoice},
 };
 
 /// Name of the table of CUDA releases and drivers in `[inputs]`.
@@ -69,6 +69,13 @@ pub fn profile_digest(profile: &Profile) -> Digest {
     strip(&mut value);
     let daemon = daemon.map(|daemon| canonical_json(&daemon)).unwrap_or_default();
     Digest::of(format!("{}\n{daemon}", canonical_json(&value)))
+}
+
+/// The digest of an image definition as parsed.
+pub fn image_definition_digest(definition: &ImageDefinition) -> Digest {
+    let mut value = serde_json::to_value(definition).expect("an image definition is plain data");
+    strip(&mut value);
+    Digest::of(canonical_json(&value))
 }
 
 /// The digest of what a profile asks of the archives. `sources` are the files it reads, of which keyrings count.

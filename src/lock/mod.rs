@@ -21,8 +21,8 @@ use std::collections::BTreeMap;
 pub use diff::{Diff, diff};
 pub use freshness::{Freshness, StaleReason, freshness};
 pub use inputs::{
-    PACKAGES, TABLE_CUDA, TABLE_GPUS, TABLE_PAIRS, Wanted, deployment_digest, find, inputs, packages_digest,
-    profile_digest, wanted,
+    PACKAGES, TABLE_CUDA, TABLE_GPUS, TABLE_PAIRS, Wanted, deployment_digest, find, image_definition_digest,
+    inputs, packages_digest, profile_digest, wanted,
 };
 pub use reference::{is_floating, is_pinned, layout, normalise};
 pub use wire::{MAX_SIZE, not_text, parse};

@@ -283,6 +283,41 @@ fn a_comment_or_another_order_is_not_another_profile() {
 }
 
 #[test]
+fn a_comment_or_another_order_is_not_another_image() {
+    let text = "schema = 1\nprofile = \"host\"\nformats = [\"tar\", \"disk\"]\nfirst-boot = [\"machine-id\"]\n\
+        [disk]\nsize-mib = 8192\n[signing]\nmodules-key = \"/a.pem\"\nmodules-certificate = \"a.crt\"\n";
+    let digest = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        image_definition_digest(
+            &profile::image_definition::parse("x.toml", &text.replacen(from, to, 1)).unwrap(),
+        )
+    };
+    let same = digest("schema", "schema");
+    for (from, to) in [
+        ("[disk]", "# changed\n[disk]"),
+        ("[\"tar\", \"disk\"]", "[ 'disk', 'tar' ]"),
+        ("\"host\"", "\"../profiles/host.toml\""),
+        ("[disk]", "network = \"dhcp\"\n[disk]\nesp-mib = 512\nroot = \"ext4\"\nkernel-parameters = []"),
+        ("/a.pem", "/home/me/a.pem"),
+    ] {
+        assert_eq!(digest(from, to), same, "{to}");
+    }
+    for (from, to) in [
+        ("\"host\"", "\"other\""),
+        ("\"tar\", ", ""),
+        ("8192", "8193"),
+        ("\"machine-id\"", ""),
+        ("[disk]", "network = \"profile\"\n[disk]"),
+        ("[disk]", "hostname = { policy = \"machine-id\" }\n[disk]"),
+        ("[disk]", "include = [\"packages\"]\n[disk]"),
+        ("[disk]", "[disk]\nroot = \"erofs\""),
+        ("a.crt", "b.crt"),
+    ] {
+        assert_ne!(digest(from, to), same, "{to}");
+    }
+}
+
+#[test]
 fn staleness_names_the_input() {
     let profile = profile();
     let none: BTreeMap<String, Deployment> = BTreeMap::new();

@@ -356,6 +356,29 @@ impl<'n> Fields<'n, '_> {
         self.get(key).and_then(|node| self.d.texts(node, &what)).unwrap_or_default()
     }
 
+    /// A list of words, each at most once, and where each stands. `None` where the key is absent or an item is wrong.
+    pub(crate) fn choices<T: Copy + PartialEq>(
+        &mut self,
+        key: &'static str,
+        choices: &[(&str, T)],
+    ) -> Option<Vec<(T, Span)>> {
+        let what = self.at(key);
+        let node = self.get(key)?;
+        let items = self.d.list(node, &what)?;
+        let mut found: Vec<(T, Span)> = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            let Some(value) = self.d.choice(item, &format!("{what}[{at}]"), choices) else { continue };
+            if found.iter().any(|(other, _)| *other == value) {
+                let word = choices.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word);
+                let message = format!("`{word}` is listed twice in `{what}`");
+                self.d.error(&item.span, message, "again here", "keep one of them");
+                continue;
+            }
+            found.push((value, item.span.clone()));
+        }
+        (found.len() == items.len()).then_some(found)
+    }
+
     /// A list of strings without their places.
     pub(crate) fn strings(&mut self, key: &'static str) -> Vec<String> {
         self.texts(key).into_iter().map(|text| text.value).collect()

@@ -170,10 +170,17 @@ pub(crate) fn managed_path(path: &str) -> Result<(), Wrong> {
 
 /// Checks a path relative to the profile. It may climb (`../deployments/x.yaml`).
 pub(crate) fn input_path(path: &str) -> Result<(), Wrong> {
+    relative_path(path, "profile")
+}
+
+/// Checks the path of a file relative to the file that names it, which is a `noun`.
+pub(crate) fn relative_path(path: &str, noun: &str) -> Result<(), Wrong> {
     if path.starts_with('/') || path.starts_with('~') {
         return Err(wrong(
-            format!("`{}` is not relative to the profile", shown(path)),
-            "keep it in the same repository and write `../…`, so that the profile works on any machine",
+            format!("`{}` is not relative to the {noun}", shown(path)),
+            format!(
+                "keep it in the same repository and write `../…`, so that the {noun} works on any machine"
+            ),
         ));
     }
     if path.ends_with('/') || path.chars().any(char::is_control) {
@@ -227,6 +234,15 @@ pub(crate) fn name(text: &str) -> bool {
     text.len() <= 63
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+}
+
+/// A host name of one label (RFC 1123, section 2.1; hostname(7)), in lower case.
+pub(crate) fn host_name(text: &str) -> bool {
+    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.len() <= 63
+        && text.starts_with(edge)
+        && text.ends_with(edge)
+        && text.chars().all(|c| edge(c) || c == '-')
 }
 
 /// The name of a secret or variable.

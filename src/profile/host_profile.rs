@@ -16,6 +16,9 @@ use crate::error::Result;
 /// Version of the profile format this bedplate reads.
 const SCHEMA: u64 = 1;
 
+/// What to do about a secret in a profile.
+const NAME_THE_SOURCE: &str = "name where it comes from in `[secrets]`, such as `NAME = { env = \"NAME\" }`";
+
 /// Releases that are known, by distribution: code names.
 const RELEASES: &[(Distribution, &[&str])] = &[
     (Distribution::Debian, &["bookworm", "trixie", "forky"]),
@@ -32,7 +35,7 @@ pub(crate) fn parse(path: &str, text: &str) -> Result<Profile> {
     let d = Decoder::new(path, text, false);
     let profile = match tree_toml::read(text) {
         Ok(node) => {
-            host_rules::no_literal_secrets(&d, &node, "");
+            host_rules::no_literal_secrets(&d, &node, "", NAME_THE_SOURCE);
             read(&d, &node)
         }
         Err(faults) => {
@@ -45,7 +48,7 @@ pub(crate) fn parse(path: &str, text: &str) -> Result<Profile> {
 
 fn read(d: &Decoder<'_>, node: &Node) -> Option<Profile> {
     let mut f = d.fields(node, "")?;
-    if !schema(&mut f) {
+    if !schema(&mut f, "profile", SCHEMA) {
         return None;
     }
     let description = f.text("description").map(|text| text.value);
@@ -84,16 +87,16 @@ fn read(d: &Decoder<'_>, node: &Node) -> Option<Profile> {
     })
 }
 
-/// Checks `schema`. `false`: nothing else can be said about the file.
-fn schema(f: &mut Fields<'_, '_>) -> bool {
+/// Checks `schema` of a `noun`, of which `newest` is read. `false`: nothing else can be said about the file.
+pub(crate) fn schema(f: &mut Fields<'_, '_>, noun: &str, newest: u64) -> bool {
     let Some(node) = f.required("schema", "schema = 1") else { return true };
     let Some(schema) = f.d.integer(node, "schema", 1..=u64::MAX) else { return true };
-    if schema > SCHEMA {
+    if schema > newest {
         let message =
-            format!("the profile was made for a newer bedplate (schema {schema}; this one reads {SCHEMA})");
+            format!("the {noun} was made for a newer bedplate (schema {schema}; this one reads {newest})");
         f.d.error(&node.span, message, "newer", "update bedplate on this machine");
     }
-    schema <= SCHEMA
+    schema <= newest
 }
 
 /// Reads each table of a `[[key]]`.
@@ -260,16 +263,22 @@ fn repository(mut f: Fields<'_, '_>) -> (Option<Repository>, Option<Text>) {
     (value, name)
 }
 
-fn kernel(mut f: Fields<'_, '_>) -> Kernel {
-    let package = f.text("package");
-    let package = package_names(f.d, package.into_iter().collect()).into_iter().next();
-    let parameters = f.texts("parameters");
+/// Parameters of a kernel's command line, one a string.
+pub(crate) fn kernel_parameters(f: &mut Fields<'_, '_>, key: &'static str) -> Vec<Text> {
+    let parameters = f.texts(key);
     for parameter in &parameters {
         if parameter.value.chars().any(|c| c.is_whitespace() || c.is_control()) {
             let hint = "write each parameter as a string of its own";
             f.d.error(&parameter.span, "a kernel parameter holds a space", "", hint);
         }
     }
+    parameters
+}
+
+fn kernel(mut f: Fields<'_, '_>) -> Kernel {
+    let package = f.text("package");
+    let package = package_names(f.d, package.into_iter().collect()).into_iter().next();
+    let parameters = kernel_parameters(&mut f, "parameters");
     let mut kernel = Kernel {
         package,
         parameters: parameters.into_iter().map(|text| text.value).collect(),

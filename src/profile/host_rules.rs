@@ -9,8 +9,8 @@ use super::{
     tree::{Entry, Node, Value},
 };
 
-/// Refuses every string that looks like a token, wherever it stands.
-pub(crate) fn no_literal_secrets(d: &Decoder<'_>, node: &Node, path: &str) {
+/// Refuses every string that looks like a token, wherever it stands. `hint` says what to write instead.
+pub(crate) fn no_literal_secrets(d: &Decoder<'_>, node: &Node, path: &str, hint: &str) {
     match &node.value {
         Value::Table(entries) => {
             for entry in entries {
@@ -19,14 +19,14 @@ pub(crate) fn no_literal_secrets(d: &Decoder<'_>, node: &Node, path: &str) {
                 if entry.key == "authorized-keys" || path == "secrets" {
                     continue;
                 }
-                no_literal_secrets(d, &entry.node, &path);
+                no_literal_secrets(d, &entry.node, &path, hint);
             }
         }
-        Value::List(items) => items.iter().for_each(|item| no_literal_secrets(d, item, path)),
+        Value::List(items) => items.iter().for_each(|item| no_literal_secrets(d, item, path, hint)),
         Value::Scalar { text, .. } => {
             // Digests and commits are common in tags and in configuration files: only known tokens count.
             let known_only =
-                ["images.", "file.", "host.", "kernel."].iter().any(|head| path.starts_with(head));
+                ["images.", "file.", "host.", "kernel.", "disk."].iter().any(|head| path.starts_with(head));
             let secret = if known_only {
                 secrets_like::holds_known_token(text)
             } else {
@@ -34,7 +34,6 @@ pub(crate) fn no_literal_secrets(d: &Decoder<'_>, node: &Node, path: &str) {
             };
             if secret {
                 d.hide(&node.span);
-                let hint = "name where it comes from in `[secrets]`, such as `NAME = { env = \"NAME\" }`";
                 d.error(
                     &node.span,
                     format!("`{}` holds what looks like a secret", shown(path)),

@@ -1,4 +1,4 @@
-//! What an operator writes: host profiles, deployments, and the services a deployment stands for.
+//! What an operator writes: host profiles, image definitions, deployments, and the services a deployment stands for.
 //! Pure: text in, checked values or errors with their place out.
 
 mod assemble;
@@ -11,6 +11,7 @@ mod gpu_form;
 mod host_files;
 mod host_profile;
 mod host_rules;
+pub mod image_definition;
 mod render;
 pub mod rewrite;
 mod secrets_like;
@@ -31,6 +32,7 @@ use std::{
 pub use decode::Warning;
 pub(crate) use decode::nearest;
 pub use deployment::Deployment;
+pub use image_definition::ImageDefinition;
 
 use crate::error::Result;
 

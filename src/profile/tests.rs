@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 use super::{
     deployment::{self, Engine},
+    image_definition,
     rewrite::rewrite,
     services::{self, ImageChoice, Role, Service},
     template::{self, Template},
@@ -91,6 +92,18 @@ fn profile_samples() {
     }
     check_invalid("profile/invalid", "toml", |name, text| super::parse(name, text).err());
     pairs("profile", "toml");
+}
+
+#[test]
+fn image_samples() {
+    for path in samples("image/valid", "toml") {
+        let text = fs::read_to_string(&path).unwrap();
+        if let Err(error) = image_definition::parse("sample", &text) {
+            panic!("{}:\n{}", path.display(), told(&error));
+        }
+    }
+    check_invalid("image/invalid", "toml", |name, text| image_definition::parse(name, text).err());
+    pairs("image", "toml");
 }
 
 #[test]
@@ -395,6 +408,7 @@ proptest! {
     #[test]
     fn arbitrary_text_never_panics(text in "\\PC*", yaml in "([a-z_]{1,8}: ?|- |[\\[{&*!'\"|>#\t é\u{85}\u{feff}-]|\n| {2}|[0-9]){0,60}") {
         let _ = super::parse("x", &text);
+        let _ = image_definition::parse("x", &text);
         let _ = deployment::parse("x", &text);
         let _ = super::parse("x", &yaml);
         let _ = deployment::parse("x", &yaml);
@@ -404,13 +418,14 @@ proptest! {
     #[test]
     fn broken_samples_never_panic(cut in any::<prop::sample::Index>(), other in any::<prop::sample::Index>(), c in any::<char>()) {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples");
-        for (file, toml) in [("profile/valid/everything.toml", true), ("deployment/valid/qwen72b.yaml", false)] {
+        for file in ["profile/valid/everything.toml", "image/valid/everything.toml", "deployment/valid/qwen72b.yaml"] {
             let mut text: Vec<char> = fs::read_to_string(dir.join(file)).unwrap().chars().collect();
             text.insert(cut.index(text.len()), c);
             text.remove(other.index(text.len()));
             let text: String = text.into_iter().collect();
-            if toml {
+            if file.ends_with(".toml") {
                 let _ = super::parse("x", &text);
+                let _ = image_definition::parse("x", &text);
             } else {
                 let _ = deployment::parse("x", &text).map(|parsed| assert_rendered(&parsed.deployment));
                 if let Ok(done) = rewrite("x", &text) {
@@ -436,21 +451,35 @@ proptest! {
 #[test]
 fn shipped_examples_parse() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut seen = 0;
-    for (dir, extension) in [("profiles", "toml"), ("deployments", "yaml")] {
+    for (dir, extension) in [("profiles", "toml"), ("images", "toml"), ("deployments", "yaml")] {
+        let mut seen = 0;
         for entry in fs::read_dir(root.join(dir)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_none_or(|found| found != extension) {
                 continue;
             }
             let text = fs::read_to_string(&path).unwrap();
-            let failed = match extension {
-                "toml" => super::parse("example", &text).err(),
+            let failed = match dir {
+                "profiles" => super::parse("example", &text).err(),
+                "images" => image_definition::parse("example", &text).err(),
                 _ => deployment::parse("example", &text).err(),
             };
             assert!(failed.is_none(), "{}:\n{}", path.display(), told(&failed.unwrap()));
             seen += 1;
         }
+        assert!(seen >= 2, "{dir} holds examples");
     }
-    assert!(seen >= 2, "profiles and deployments hold examples");
+}
+
+#[test]
+fn shipped_images_fit_their_profiles() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("images");
+    for entry in fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        let shown = path.display().to_string();
+        let definition = image_definition::parse(&shown, &fs::read_to_string(&path).unwrap()).unwrap();
+        let profile =
+            super::parse(&definition.profile, &fs::read_to_string(dir.join(&definition.profile)).unwrap());
+        definition.check(&shown, &profile.unwrap(), &definition.profile).unwrap();
+    }
 }
