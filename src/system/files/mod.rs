@@ -5,6 +5,7 @@
 //! root. [`read_input`] and its like are for paths the user typed: links are followed there.
 #![allow(clippy::disallowed_methods)]
 
+mod directory;
 mod input;
 mod lock;
 mod partial;
@@ -17,6 +18,7 @@ use std::{fmt, io, path::Path};
 use rustix::{fs::FileType, io::Errno};
 
 pub use self::{
+    directory::{OutputDir, create_output_dir},
     input::{
         Output, absolute, create_output, exists, is_dir, is_there, list_input, make_dir, make_private_dir,
         open_input, read_input, read_text, room_for, write_output, write_private,
