@@ -3,5 +3,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`tree`] | a root tree as data |
+//! | [`write`] | what is made of it: tar, image layout |
 
 pub mod tree;
+pub mod write;
