@@ -95,6 +95,7 @@ pub fn write<'a, W: Write>(
     let mut out = BufWriter::with_capacity(BUFFER, Tally::new(out));
     let mut buffer = vec![0; BUFFER];
     let mut last: Option<&str> = None;
+    let mut reader = tree.reader();
     for entry in entries {
         if last.is_some_and(|last| last.as_bytes() >= entry.path.as_bytes()) {
             return Err(refused(entry, "it is there twice, or out of order"));
@@ -115,7 +116,7 @@ pub fn write<'a, W: Write>(
         if let Kind::File { size } = entry.kind
             && size > 0
         {
-            copy(tree.open(entry)?, entry, size, &mut buffer, &mut out)?;
+            copy(reader.open(entry)?, entry, size, &mut buffer, &mut out)?;
         }
     }
     // The end: two blocks of zeros.
