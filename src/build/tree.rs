@@ -79,18 +79,72 @@ impl Tree {
         &self.entries
     }
 
+    /// For the contents of files, one after the other.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader { tree: self, open: Vec::new() }
+    }
+
     /// The content of a regular file.
     ///
     /// # Errors
     /// It cannot be read, or is another size now.
     pub fn open(&self, entry: &Entry) -> Result<File> {
-        let path = format!("/{}", entry.path);
-        let Some((file, stat)) = self.root.open_file(&path)? else {
-            return Err(Error::failed(format!("reading `{path}` of the root tree: it is gone")));
-        };
-        match entry.kind {
-            Kind::File { size } if size == stat.size => Ok(file),
-            _ => Err(Error::failed(format!("reading `{path}` of the root tree: it changed"))),
+        open_in(&self.root, &entry.path, entry)
+    }
+}
+
+/// Opens the files of a tree. The directories above the last one stay open: those in one directory, in the order of the
+/// entries, cost one walk.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    tree: &'a Tree,
+    /// Directories by their paths, each in the one before.
+    open: Vec<(String, Root)>,
+}
+
+impl Reader<'_> {
+    /// As [`Tree::open`].
+    ///
+    /// # Errors
+    /// As [`Tree::open`].
+    pub fn open(&mut self, entry: &Entry) -> Result<File> {
+        let Some((above, name)) = entry.path.rsplit_once('/') else { return self.tree.open(entry) };
+        while self.open.last().is_some_and(|(path, _)| rest(above, path).is_none()) {
+            self.open.pop();
+        }
+        loop {
+            let (at, done) = self.open.last().map_or((&self.tree.root, ""), |(path, root)| (root, path));
+            let left = rest(above, done).unwrap_or_default();
+            if left.is_empty() {
+                return open_in(at, name, entry);
+            }
+            let next = left.split('/').next().unwrap_or_default();
+            let Some(root) = at.beneath(&format!("/{next}"))? else { return Err(gone(entry)) };
+            let path = if done.is_empty() { next.to_owned() } else { format!("{done}/{next}") };
+            self.open.push((path, root));
         }
     }
+}
+
+/// The part of a path beneath a directory, `""` for the directory itself; `None` where it is not in it.
+fn rest<'a>(path: &'a str, directory: &str) -> Option<&'a str> {
+    if directory.is_empty() {
+        return Some(path);
+    }
+    match path.strip_prefix(directory)? {
+        "" => Some(""),
+        rest => rest.strip_prefix('/'),
+    }
+}
+
+fn open_in(root: &Root, path: &str, entry: &Entry) -> Result<File> {
+    let Some((file, stat)) = root.open_file(&format!("/{path}"))? else { return Err(gone(entry)) };
+    match entry.kind {
+        Kind::File { size } if size == stat.size => Ok(file),
+        _ => Err(Error::failed(format!("reading `/{}` of the root tree: it changed", entry.path))),
+    }
+}
+
+fn gone(entry: &Entry) -> Error {
+    Error::failed(format!("reading `/{}` of the root tree: it is gone", entry.path))
 }

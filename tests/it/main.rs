@@ -5,6 +5,7 @@ mod apt;
 mod checks;
 mod cli;
 mod deploy;
+mod images;
 mod imports;
 mod packages;
 mod reference;

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod census;
+mod directory;
 mod input;
 mod lock;
 mod partial;
@@ -20,6 +21,7 @@ use rustix::{fs::FileType, io::Errno};
 
 pub use self::{
     census::{Found, FoundKind},
+    directory::{OutputDir, create_output_dir},
     input::{
         Output, absolute, create_output, exists, is_dir, is_there, list_input, make_dir, make_private_dir,
         open_input, read_input, read_text, room_for, write_output, write_private,

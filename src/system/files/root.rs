@@ -109,6 +109,15 @@ impl Root {
         })
     }
 
+    /// A directory beneath this one, for many paths in it; `None` if nothing is there.
+    ///
+    /// # Errors
+    /// As [`Root::list`].
+    pub fn beneath(&self, path: &str) -> Result<Option<Self>> {
+        let parts = self.components(path, true)?;
+        Ok(self.walk(&parts)?.map(|fd| Self { fd, path: self.shown(path) }))
+    }
+
     /// Opens a regular file for reading; `None` if nothing is there. Never blocks.
     ///
     /// # Errors
