@@ -16,6 +16,8 @@ use bedplate::{
 };
 use serde_json::Value;
 
+use crate::support::docker::Dockerd;
+
 fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -79,6 +81,18 @@ fn owner(path: &str) -> Option<Group> {
     }
 }
 
+fn options(compression: Compression) -> Options {
+    Options {
+        name: "host".into(),
+        created: 1_700_000_000,
+        architecture: "amd64".into(),
+        compression,
+        threads: NonZero::new(2).unwrap(),
+        newest: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+    }
+}
+
 #[test]
 fn skopeo_and_umoci_read_a_layout() {
     let source = tempfile::tempdir().unwrap();
@@ -88,16 +102,7 @@ fn skopeo_and_umoci_read_a_layout() {
     for compression in [Compression::Gzip, Compression::Zstd] {
         let to = tempfile::tempdir().unwrap();
         let dir = to.path().join("image");
-        let options = Options {
-            name: "host".into(),
-            created: 1_700_000_000,
-            architecture: "amd64".into(),
-            compression,
-            threads: NonZero::new(2).unwrap(),
-            newest: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-        };
-        let image = oci::write(&tree, &layers, &options, &dir).unwrap();
+        let image = oci::write(&tree, &layers, &options(compression), &dir).unwrap();
         let named = format!("oci:{}:host", dir.display());
         let seen: Value = serde_json::from_str(&run("skopeo", &["inspect", &named])).unwrap();
         assert_eq!(seen["Digest"], image.manifest.digest.to_string());
@@ -154,4 +159,55 @@ fn unpacked(tree: &Tree, dir: &Path, to: &Path) {
             }
         }
     }
+}
+
+/// Docker's own store makes one tree of the layers; what it gives back is the tree.
+#[tokio::test]
+async fn docker_unpacks_the_layers_to_the_same_tree() {
+    let source = tempfile::tempdir().unwrap();
+    let tree = tree(source.path());
+    let layers = split(tree.entries(), &owner);
+    let to = tempfile::tempdir().unwrap();
+    let dir = to.path().join("image");
+    oci::write(&tree, &layers, &options(Compression::Gzip), &dir).unwrap();
+    let archive = to.path().join("docker.tar");
+    let named = format!("docker-archive:{}:bedplate/host:1", archive.display());
+    run("skopeo", &["copy", &format!("oci:{}:host", dir.display()), &named]);
+
+    let daemon = Dockerd::start().await;
+    let socket = format!("unix://{}", daemon.socket());
+    run("docker", &["-H", &socket, "load", "-i", archive.to_str().unwrap()]);
+    let container = run("docker", &["-H", &socket, "create", "bedplate/host:1"]);
+    let exported = to.path().join("exported.tar");
+    let (out, container) = (exported.to_str().unwrap(), container.trim());
+    run("docker", &["-H", &socket, "export", "-o", out, container]);
+
+    let mut found = BTreeMap::new();
+    let mut exported = tar::Archive::new(std::fs::File::open(&exported).unwrap());
+    for entry in exported.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
+        let records: Vec<(String, Vec<u8>)> =
+            entry.pax_extensions().unwrap().map_or_else(Vec::new, |records| {
+                records
+                    .map(|record| record.unwrap())
+                    .map(|record| (record.key().unwrap().to_owned(), record.value_bytes().to_vec()))
+                    .collect()
+            });
+        found.insert(path.trim_end_matches('/').to_owned(), (entry.header().clone(), records));
+    }
+    for entry in tree.entries().iter().filter(|entry| !entry.path.is_empty()) {
+        let (header, records) = &found[&entry.path];
+        let owner = (header.uid().unwrap(), header.gid().unwrap());
+        assert_eq!(owner, (entry.uid.into(), entry.gid.into()), "{}", entry.path);
+        if !matches!(entry.kind, Kind::Link { .. }) {
+            assert_eq!(header.mode().unwrap() & 0o7777, entry.mode, "{}", entry.path);
+        }
+        for (name, value) in &entry.xattrs {
+            let record = (format!("SCHILY.xattr.{name}"), value.clone());
+            assert!(records.contains(&record), "{}: {records:?}", entry.path);
+        }
+    }
+    let names = ["usr/bin/su", "usr/bin/suu"].map(|name| found[name].0.entry_type());
+    assert!(names.contains(&tar::EntryType::Link), "{names:?}");
 }

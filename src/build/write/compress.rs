@@ -38,8 +38,8 @@ impl Compression {
     }
 }
 
-/// Most threads: beyond it zstd refuses, and no build gains anything.
-const THREADS: u32 = 64;
+/// Most threads: each of zstd's holds about 20 MiB, and reading the tree keeps no more of them busy.
+const THREADS: u32 = 16;
 
 /// zstd's own default: it writes faster than packages are unpacked. At this level no match finder is used whose choice
 /// depends on the processor.
@@ -67,7 +67,7 @@ enum Inner<W: Write> {
 }
 
 impl<W: Write> Compressor<W> {
-    /// Compresses with this many threads, at most 64.
+    /// Compresses with this many threads, at most 16.
     ///
     /// # Errors
     /// No thread or memory is to be had, or `out` fails.

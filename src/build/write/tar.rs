@@ -42,12 +42,14 @@ pub struct Archive {
 }
 
 /// Writes the whole tree to the file `path`, whole or not at all; what was there is replaced. A new file gets 0644 less
-/// the umask.
+/// the umask. What killed processes left beside it is removed.
 ///
 /// # Errors
 /// The tree changed or holds what tar cannot, or the file cannot be written; what was there before is then unchanged.
 pub fn save(tree: &Tree, path: &Path, compression: Compression, threads: NonZero<u32>) -> Result<Archive> {
     let mut output = files::create_output(path, 0o644)?;
+    let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    files::Root::open(beside)?.sweep("/")?;
     let archive = pack(tree, tree.entries(), None, compression, threads, &mut |bytes| output.put(bytes))?;
     output.commit()?;
     Ok(archive)

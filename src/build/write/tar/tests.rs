@@ -269,6 +269,8 @@ fn a_tree_that_changes_meanwhile_leaves_what_was_there() {
     let to = tempfile::tempdir().unwrap();
     let path = to.path().join("image.tar");
     fs::write(&path, "before").unwrap();
+    // Of a process that was killed: no number of one is as large.
+    fs::write(to.path().join(".bedplate-2000000000-0"), "half").unwrap();
     let (dir, tree) = tree(vec![file("a", "four"), file("b", "more")], vec![]);
     for content in ["longer than it was", "x"] {
         fs::write(dir.path().join("b"), content).unwrap();
