@@ -3,9 +3,15 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`root`] | the root tree: unpacked, configured, normalised |
+//! | [`settings`] | what a definition asks for besides the profile |
 //! | [`tree`] | a root tree as data |
-//! | [`write`] | what is made of it: tar, image layout |
+//! | [`groups`] | what changes together |
+//! | [`write`] | archives and image layouts of a tree |
+//! | [`work`] | the directory a build works in |
 
+pub mod groups;
 pub mod root;
+pub mod settings;
 pub mod tree;
+pub mod work;
 pub mod write;

@@ -1,10 +1,13 @@
 //! A root tree as data: every entry with all that a writer may carry, in one order.
 
-use std::{collections::BTreeMap, fs::File};
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry as Slot},
+    fs::File,
+};
 
 use crate::{
     error::{Error, Result},
-    system::files::Root,
+    system::files::{FoundKind, Root},
 };
 
 /// One entry. Paths are relative to the tree's top, without a leading `/`; the top itself is the empty path.
@@ -72,6 +75,56 @@ impl Tree {
     pub fn new(root: Root, mut entries: Vec<Entry>) -> Self {
         entries.sort_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
         Self { root, entries }
+    }
+
+    /// The tree that lies beneath `root`. Of a file's names the first in order is the file, the others are hard links
+    /// to it.
+    ///
+    /// # Errors
+    /// Something cannot be read; a socket, which something that runs has left.
+    pub fn read(root: Root) -> Result<Self> {
+        let mut found = root.census()?;
+        found.sort_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
+        let mut first: HashMap<(u64, u64), String> = HashMap::new();
+        let mut entries = Vec::with_capacity(found.len());
+        for found in found {
+            let before = match (&found.kind, found.shared) {
+                (FoundKind::File(_), Some(inode)) => match first.entry(inode) {
+                    Slot::Occupied(slot) => Some(slot.get().clone()),
+                    Slot::Vacant(slot) => {
+                        slot.insert(found.path.clone());
+                        None
+                    }
+                },
+                _ => None,
+            };
+            let kind = match (before, found.kind) {
+                (Some(to), _) => Kind::Hard { to },
+                (None, FoundKind::Directory) => Kind::Directory,
+                (None, FoundKind::File(size)) => Kind::File { size },
+                (None, FoundKind::Link(target)) => Kind::Link { target },
+                (None, FoundKind::Character(major, minor)) => Kind::Character { device: (major, minor) },
+                (None, FoundKind::Block(major, minor)) => Kind::Block { device: (major, minor) },
+                (None, FoundKind::Fifo) => Kind::Fifo,
+                (None, FoundKind::Socket) => {
+                    return Err(Error::failed(format!(
+                        "`/{}` of the root tree is a socket: something was started while it was made",
+                        found.path
+                    )));
+                }
+            };
+            let (path, mode, uid, gid) = (found.path, found.mode, found.uid, found.gid);
+            entries.push(Entry {
+                path,
+                kind,
+                mode,
+                uid,
+                gid,
+                modified: found.modified,
+                xattrs: found.xattrs,
+            });
+        }
+        Ok(Self { root, entries })
     }
 
     /// The entries, in order.

@@ -73,6 +73,10 @@ pub enum Verb {
     )]
     Lock(Lock),
     /// Build a host image from a lock
+    #[command(
+        after_help = "The same definition, profile and lock give the same bytes on any machine. Packages come from the store, \
+        and are fetched into it first where it lacks them; their scripts run confined, without a network."
+    )]
     Build(Build),
     /// Bring a host to its profile, then check it
     #[command(
@@ -143,6 +147,14 @@ pub enum Verb {
 pub struct Build {
     /// Image definition: a path, or a name looked up in `images/` [default: the only one there is]
     pub image: Option<String>,
+
+    /// Directory that the image is written into
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub output: PathBuf,
+
+    /// Show where the time and the bytes went
+    #[arg(long)]
+    pub explain: bool,
 }
 
 /// `init`.

@@ -67,6 +67,12 @@ impl<'a> Run<'a> {
         Self { inputs: self.inputs.allowing(allow), ..self }
     }
 
+    /// The same, with a new generation dated so.
+    pub fn dated(mut self, time: jiff::Timestamp) -> Self {
+        self.look.dated = Some(time);
+        self
+    }
+
     /// The plan, from what is there now. Changes nothing.
     ///
     /// # Errors

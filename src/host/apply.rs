@@ -17,7 +17,10 @@ use crate::{
     plan::{self, Plan, Record, Step},
     profile::{DriverFlavor, FileContent, GpuAccess},
     progress::{Event, Progress, Unit},
-    system::files::{HostLock, Root},
+    system::{
+        clock,
+        files::{HostLock, Root},
+    },
 };
 
 /// What a plan is carried out with.
@@ -112,6 +115,7 @@ pub async fn apply(plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
         lock: context.pinned.lock_digest,
         bundle: context.bundle.digest(),
         files: context.bundle.files(),
+        created: context.look.dated.unwrap_or_else(clock::now),
     };
     generations::prepare(root, plan, &ready).doing(|| format!("preparing generation {}", plan.generation))?;
     said(context, plan, 0, "generation prepared");

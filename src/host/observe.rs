@@ -43,6 +43,9 @@ pub struct Options {
     pub program: PathBuf,
     /// Where content of images is looked for.
     pub content: Places,
+    /// What a new generation is dated with; absent: the time now. A tree that is to be the same on every machine has the
+    /// time of its packages.
+    pub dated: Option<jiff::Timestamp>,
 }
 
 impl Default for Options {
@@ -51,6 +54,7 @@ impl Default for Options {
             docker_socket: super::layout::DOCKER_SOCKET.to_owned(),
             program: PathBuf::from("/proc/self/exe"),
             content: Places::default(),
+            dated: None,
         }
     }
 }

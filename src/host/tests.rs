@@ -363,6 +363,7 @@ fn nobody_goes_to_a_generation_that_was_never_made_whole() {
         lock: bundle.digest(),
         bundle: bundle.digest(),
         files: bundle.files(),
+        created: jiff::Timestamp::UNIX_EPOCH,
     };
     let error = super::generations::prepare(&root, &plan, &ready).unwrap_err();
     assert!(error.message().contains("never made whole"), "{error:?}");

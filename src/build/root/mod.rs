@@ -74,8 +74,17 @@ pub struct Built {
     pub time: i64,
     /// What took how long, in the order it was done.
     pub spent: Vec<(String, Duration)>,
-    /// Bytes of each package's files, by name.
-    pub bytes: BTreeMap<String, u64>,
+    /// Each package by name: what its files are unpacked, and when it was built.
+    pub packages: BTreeMap<String, Unpacked>,
+}
+
+/// A package of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Bytes of its archive of files.
+    pub bytes: u64,
+    /// When it was built, in seconds since 1970.
+    pub built: i64,
 }
 
 /// Makes the tree: packages installed and configured. [`finish`] comes after what else goes into it.
@@ -146,9 +155,12 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
         return Err(Error::failed(format!("package {name} is not configured: dpkg says `{status}`")));
     }
     request.progress.finished(task, None);
-    let bytes =
-        work.contents.bytes.iter().map(|(at, bytes)| (packages[*at].locked.name.clone(), *bytes)).collect();
-    Ok(Built { time, spent: clock.spent, bytes })
+    let unpacked = work.contents.bytes.iter().map(|(at, bytes)| {
+        let package = &packages[*at];
+        (package.locked.name.clone(), Unpacked { bytes: *bytes, built: package.built })
+    });
+    let unpacked = unpacked.collect();
+    Ok(Built { time, spent: clock.spent, packages: unpacked })
 }
 
 /// An initramfs for each kernel; then takes out of the tree what was made by chance, by a clock, or by the making.

@@ -23,6 +23,7 @@ pub(crate) struct Ready<'a> {
     pub(crate) lock: Digest,
     pub(crate) bundle: Digest,
     pub(crate) files: &'a BTreeMap<String, Vec<u8>>,
+    pub(crate) created: jiff::Timestamp,
 }
 
 /// Writes the plan's generation down, durable, before anything on the host changes: a folder of its own
@@ -55,7 +56,7 @@ pub(crate) fn prepare(root: &Root, plan: &Plan, ready: &Ready) -> Result<()> {
         bundle: ready.bundle,
         profile: ready.profile.to_owned(),
         lock: ready.lock,
-        created: crate::system::clock::now(),
+        created: ready.created,
         made_by: env!("CARGO_PKG_VERSION").to_owned(),
     };
     for (name, content) in ready.files {

@@ -13,8 +13,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chownat, fchmod, fchown,
-        futimens, linkat, mkdirat, openat, openat2, readlinkat, symlinkat, unlinkat, utimensat,
+        AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod,
+        fchown, futimens, linkat, mkdirat, openat, openat2, readlinkat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
 };
@@ -68,7 +68,10 @@ impl<'r> Planter<'r> {
     pub fn directory(&mut self, path: &[u8]) -> Result<Planted> {
         let (parent, name) = self.place(path)?;
         match mkdirat(&*parent, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) => Ok(Planted::Made),
+            // What mkdir(2) took from the mode by the umask is given back.
+            Ok(()) => chmodat(&*parent, name, Mode::from_raw_mode(0o755), AtFlags::empty())
+                .map(|()| Planted::Made)
+                .map_err(|error| self.cannot(path, error)),
             Err(Errno::EXIST) => {
                 self.open(path).map_err(|_| {
                     self.cannot(path, io::Error::other("something that is no directory has its name"))

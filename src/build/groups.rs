@@ -1,0 +1,108 @@
+//! Which group of layers each path of a tree belongs to.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::write::layers::Group;
+use crate::{error::Result, lock::LockedPackage, system::files::Root};
+
+/// dpkg's lists of files.
+const INFO: &str = "/var/lib/dpkg/info";
+/// The largest list read, in bytes.
+const LIMIT: u64 = 64 << 20;
+
+/// Whose each path is.
+#[derive(Debug, Default)]
+pub struct Groups {
+    by_path: HashMap<String, Group>,
+    configuration: BTreeSet<String>,
+    newest: BTreeMap<Group, i64>,
+}
+
+impl Groups {
+    /// Of a finished tree. `configuration`: paths, from `/`, of what the profile and the image definition say; `built`:
+    /// when each package was built, by name.
+    ///
+    /// # Errors
+    /// dpkg's lists cannot be read.
+    pub fn of(
+        root: &Root,
+        packages: &[LockedPackage],
+        configuration: impl IntoIterator<Item = String>,
+        built: &BTreeMap<String, i64>,
+    ) -> Result<Self> {
+        let by_package = by_package(packages);
+        let mut groups = Self { configuration: configuration.into_iter().collect(), ..Self::default() };
+        for entry in root.list(INFO)? {
+            let Some(key) = entry.name.strip_suffix(".list") else { continue };
+            let name = key.split(':').next().unwrap_or(key);
+            let group = by_package.get(name).copied().unwrap_or(Group::Base);
+            let list = root.read_text(&format!("{INFO}/{}", entry.name), LIMIT)?.unwrap_or_default();
+            for path in list.lines().filter(|path| *path != "/.") {
+                let there = groups.by_path.entry(merged(path)).or_insert(group);
+                *there = (*there).min(group);
+            }
+        }
+        for (name, time) in built {
+            let group = by_package.get(name.as_str()).copied().unwrap_or(Group::Base);
+            let newest = groups.newest.entry(group).or_insert(*time);
+            *newest = (*newest).max(*time);
+        }
+        Ok(groups)
+    }
+
+    /// The group of a path relative to the top; `None`: nobody's.
+    pub fn owner(&self, path: &str) -> Option<Group> {
+        let full = format!("/{path}");
+        if full == "/usr/local/bin/bedplate" {
+            return Some(Group::Agent);
+        }
+        let inside = |above: &str| {
+            full.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if inside("/var/lib/bedplate") || self.configuration.contains(&full) {
+            return Some(Group::Configuration);
+        }
+        self.by_path.get(&full).copied()
+    }
+
+    /// When the newest package of each group was built, in seconds since 1970.
+    pub fn newest(&self) -> &BTreeMap<Group, i64> {
+        &self.newest
+    }
+}
+
+/// `/bin/ls` is `/usr/bin/ls` in a tree with a merged `/usr`.
+fn merged(path: &str) -> String {
+    let top = ["/bin/", "/sbin/", "/lib/", "/lib64/"];
+    if top.iter().any(|top| path.starts_with(top)) { format!("/usr{path}") } else { path.to_owned() }
+}
+
+/// Each package with the group it moves with: what only the kernel, the driver or the engine wants is of their group,
+/// what anything else wants as well is the base's.
+fn by_package(packages: &[LockedPackage]) -> HashMap<&str, Group> {
+    let known: HashMap<&str, &LockedPackage> =
+        packages.iter().map(|package| (package.name.as_str(), package)).collect();
+    let closure = |fits: &dyn Fn(&str) -> bool| {
+        let wants = |package: &&LockedPackage| package.wanted_by.iter().any(|word| fits(word));
+        let mut left: Vec<&str> =
+            packages.iter().filter(wants).map(|package| package.name.as_str()).collect();
+        let mut seen = BTreeSet::new();
+        while let Some(name) = left.pop() {
+            if seen.insert(name) {
+                left.extend(
+                    known.get(name).into_iter().flat_map(|package| &package.depends).map(String::as_str),
+                );
+            }
+        }
+        seen
+    };
+    let base = closure(&|word| !matches!(word, "kernel" | "driver" | "container"));
+    let groups = [("kernel", Group::Kernel), ("driver", Group::Driver), ("container", Group::Engine)];
+    let mut found = HashMap::new();
+    for (word, group) in groups {
+        for name in closure(&|wanted| wanted == word).difference(&base) {
+            found.entry(*name).or_insert(group);
+        }
+    }
+    found
+}
