@@ -3,5 +3,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`tree`] | a root tree as data |
+//! | [`write`] | what a tree becomes |
 
 pub mod tree;
+pub mod write;

@@ -79,6 +79,11 @@ impl Tree {
         &self.entries
     }
 
+    /// Where it lies on disk.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
     /// The content of a regular file.
     ///
     /// # Errors
