@@ -2,9 +2,8 @@
 
 use std::{fs::File, path::Path, time::Duration};
 
-use super::{ids::Ids, sparse, tools::Tools};
+use super::{Disk, sparse};
 use crate::{
-    build::tree::Tree,
     error::{Doing, Error, Result},
     system::files::open_input,
 };
@@ -12,8 +11,8 @@ use crate::{
 /// Longest time it may take.
 const LIMIT: Duration = Duration::from_mins(60);
 
-/// Makes the file system beside the disk, in `scratch`, and copies it into `disk`, `size` bytes from `start` on, which
-/// are zeros. Every file in it has the time `time`, in seconds since 1970.
+/// Makes the file system beside the disk, in `scratch`, and copies it into `file`, `size` bytes from `start` on, which
+/// are zeros. Every file in it has the disk's time.
 ///
 /// Owners, modes and attributes are those that files have on disk, as erofs-utils 1.5 (Debian 12) reads no archive: so
 /// this runs as root, or in the user namespace that the tree was made in.
@@ -21,14 +20,12 @@ const LIMIT: Duration = Duration::from_mins(60);
 /// # Errors
 /// The tool is not there or fails, or the tree does not fit.
 pub(super) async fn write(
-    disk: &File,
+    file: &File,
     (start, size): (u64, u64),
-    tree: &Tree,
-    ids: &Ids,
-    time: i64,
-    tools: &Tools,
+    disk: &Disk<'_>,
     scratch: &Path,
 ) -> Result<()> {
+    let Disk { tree, tools, ids, time, .. } = *disk;
     let image = scratch.join("root.erofs");
     tools
         .command("mkfs.erofs", "erofs-utils", time)?
@@ -40,7 +37,7 @@ pub(super) async fn write(
         .timeout(LIMIT)
         .check()
         .await?;
-    let (file, made) = open_input(&image)?;
+    let (from, made) = open_input(&image)?;
     if made > size {
         return Err(Error::usage(format!(
             "the root partition of {} MiB is too small: the file system has {} MiB",
@@ -49,5 +46,5 @@ pub(super) async fn write(
         ))
         .hint("give it more in the image definition"));
     }
-    sparse::copy(&file, disk, start).doing(|| "writing the root partition")
+    sparse::copy(&from, file, start).doing(|| "writing the root partition")
 }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, fs::File, os::fd::AsRawFd, path::Path, time::Duration};
 
-use super::{ids::Ids, tools::Tools};
+use super::Disk;
 use crate::{
     build::tree::{Entry, Kind, Tree},
     error::{Error, Result},
@@ -25,24 +25,22 @@ const LINE: usize = 8191;
 /// The package of both programs.
 const PACKAGE: &str = "e2fsprogs";
 
-/// Makes the file system in `disk`, `size` bytes from `start` on, which are zeros, and puts the tree into it. `time` is
-/// the time of everything that has none of its own, in seconds since 1970. `scratch` is an empty directory.
+/// Makes the file system in `file`, `size` bytes from `start` on, which are zeros, and puts the tree into it.
+/// `scratch` is an empty directory.
 ///
 /// # Errors
 /// The tools are not there or fail, the tree does not fit, or has a name with a line break.
 pub(super) async fn write(
-    disk: &File,
+    file: &File,
     (start, size): (u64, u64),
-    tree: &Tree,
-    ids: &Ids,
-    time: i64,
-    tools: &Tools,
+    disk: &Disk<'_>,
     scratch: &Path,
 ) -> Result<()> {
+    let Disk { tree, tools, ids, time, .. } = *disk;
     let configuration = scratch.join("mke2fs.conf");
     write_output(&configuration, CONFIGURATION.as_bytes(), 0o644)?;
     // The open file, which has no name that lasts.
-    let image = format!("/proc/{}/fd/{}", std::process::id(), disk.as_raw_fd());
+    let image = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     tools
         .command("mke2fs", PACKAGE, time)?
         .env("MKE2FS_CONFIG", configuration.display().to_string())

@@ -31,12 +31,15 @@ const ARCHIVE: u8 = 0x20;
 const LABEL: u8 = 0x08;
 const LONG: u8 = 0x0f;
 
+/// Writes a file's content.
+pub(super) type Content<'a> = Box<dyn FnMut(&mut dyn Write) -> io::Result<()> + 'a>;
+
 /// What has a name.
 pub(super) enum Node<'a> {
     /// A directory, in the order it is to have.
     Directory(Vec<(String, Node<'a>)>),
     /// A file: its size in bytes, and what writes as many.
-    File(u64, Box<dyn FnMut(&mut dyn Write) -> io::Result<()> + 'a>),
+    File(u64, Content<'a>),
 }
 
 /// How a volume is divided.
@@ -131,7 +134,7 @@ pub(super) fn write<W: Write + Seek>(
     let geometry = Geometry::new(size)?;
     let mut writer = Writer { to, geometry, chains: Vec::new() };
     let directory = Node::Directory(root);
-    let at = writer.take(writer.size_of(&directory)?)?;
+    let at = writer.take(size_of(&directory)?)?;
     if let Node::Directory(children) = directory {
         writer.directory(at, None, children, Some(label))?;
     }
@@ -165,20 +168,6 @@ impl<W: Write + Seek> Writer<'_, W> {
         FIRST + self.chains.iter().sum::<u32>()
     }
 
-    /// Bytes of a node.
-    fn size_of(&self, node: &Node) -> io::Result<u64> {
-        Ok(match node {
-            Node::File(size, _) => *size,
-            Node::Directory(children) => {
-                let mut entries = 2;
-                for (number, (name, _)) in children.iter().enumerate() {
-                    entries += entries_of(name, number)?.len();
-                }
-                (entries * ENTRY) as u64
-            }
-        })
-    }
-
     /// Writes a directory to the clusters that it has, and all that is in it to the next ones. `parent`: the first
     /// cluster of the one above, `None` for the root.
     fn directory(
@@ -199,7 +188,7 @@ impl<W: Write + Seek> Writer<'_, W> {
         }
         let mut places = Vec::new();
         for (number, (name, node)) in children.iter().enumerate() {
-            let size = self.size_of(node)?;
+            let size = size_of(node)?;
             let first = self.take(size)?;
             let (attributes, size) = match node {
                 Node::Directory(_) => (DIRECTORY, 0),
@@ -247,6 +236,20 @@ impl<W: Write + Seek> Writer<'_, W> {
         }
         Ok(())
     }
+}
+
+/// Bytes of a node.
+fn size_of(node: &Node) -> io::Result<u64> {
+    Ok(match node {
+        Node::File(size, _) => *size,
+        Node::Directory(children) => {
+            let mut entries = 2;
+            for (number, (name, _)) in children.iter().enumerate() {
+                entries += entries_of(name, number)?.len();
+            }
+            (entries * ENTRY) as u64
+        }
+    })
 }
 
 /// An entry with its short name ("Directory Structure").

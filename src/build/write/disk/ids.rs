@@ -59,8 +59,12 @@ impl Uuid {
 
     /// As a GUID is stored (UEFI 2.10, appendix A): the first three groups with their least byte first.
     pub const fn guid(&self) -> [u8; 16] {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
-        [d, c, b, a, f, e, h, g, i, j, k, l, m, n, o, p]
+        let mut guid = self.0;
+        guid.swap(0, 3);
+        guid.swap(1, 2);
+        guid.swap(4, 5);
+        guid.swap(6, 7);
+        guid
     }
 }
 

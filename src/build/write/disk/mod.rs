@@ -110,12 +110,9 @@ pub async fn write_raw(disk: &Disk<'_>, to: &Path, scratch: &Path) -> Result<Wri
     file.set_len(layout.size).doing(|| format!("writing `{}`", to.display()))?;
     layout.write(file, &disk.ids, disk.file_system == FileSystem::Erofs)?;
     let uki = esp::write(file, layout.esp, disk.ids.esp_volume, &disk.boot)?;
-    let (tree, ids, scratch) = (disk.tree, &disk.ids, scratch.path());
     match disk.file_system {
-        FileSystem::Ext4 => ext4::write(file, layout.root, tree, ids, disk.time, disk.tools, scratch).await?,
-        FileSystem::Erofs => {
-            erofs::write(file, layout.root, tree, ids, disk.time, disk.tools, scratch).await?
-        }
+        FileSystem::Ext4 => ext4::write(file, layout.root, disk, scratch.path()).await?,
+        FileSystem::Erofs => erofs::write(file, layout.root, disk, scratch.path()).await?,
     }
     output.commit()?;
     Ok(Written { uki, layout })

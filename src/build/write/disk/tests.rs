@@ -14,8 +14,8 @@ use crate::{
     system::files::{Root, make_dir, read_input, write_output},
 };
 
-/// The tree at `root` as data: owners are root's, times one time.
-fn tree_of(root: &Path) -> Tree {
+/// The tree at `root` as data: owners are root's and times one time, unless they are `real`.
+fn tree_of(root: &Path, real: bool) -> Tree {
     let (mut entries, mut inodes) = (Vec::new(), BTreeMap::new());
     let mut todo = vec![PathBuf::new()];
     while let Some(path) = todo.pop() {
@@ -45,7 +45,9 @@ fn tree_of(root: &Path) -> Tree {
             xattrs.insert("security.capability".to_owned(), value[..count].to_vec());
         }
         let mode = meta.permissions().mode() & 0o7777;
-        entries.push(Entry { path: text, kind, mode, uid: 0, gid: 0, modified: 1_600_000_000, xattrs });
+        let (uid, gid, modified) =
+            if real { (meta.uid(), meta.gid(), meta.mtime()) } else { (0, 0, 1_600_000_000) };
+        entries.push(Entry { path: text, kind, mode, uid, gid, modified, xattrs });
     }
     for mut names in inodes.into_values().filter(|names| names.len() > 1) {
         names.sort();
@@ -140,7 +142,7 @@ impl Lab {
         for (name, turn) in [("one", false), ("two", true)] {
             let root = self.path(&format!("{name}.tree"));
             small_tree(&root, turn);
-            written.push(self.disk(&tree_of(&root), file_system, sizes, name).await?);
+            written.push(self.disk(&tree_of(&root, false), file_system, sizes, name).await?);
             // So that the seconds of every clock differ.
             tokio::time::sleep(Duration::from_millis(1100)).await;
         }
@@ -181,11 +183,19 @@ async fn an_ext4_disk_is_the_same_at_another_time_from_another_copy_of_the_tree(
 }
 
 #[tokio::test]
+async fn an_erofs_disk_is_the_same_at_another_time_from_another_copy_of_the_tree() {
+    let lab = Lab::new();
+    let root = lab.twice(FileSystem::Erofs).await.unwrap();
+    said("fsck.erofs", &[root.to_str().unwrap()]);
+}
+
+#[tokio::test]
 async fn the_efi_partition_reads_with_mtools() {
     let lab = Lab::new();
     let sizes = Sizes { esp: 34, root: 16 };
     std::fs::DirBuilder::new().create(lab.path("tree")).unwrap();
-    let written = lab.disk(&tree_of(&lab.path("tree")), FileSystem::Ext4, sizes, "disk").await.unwrap();
+    let written =
+        lab.disk(&tree_of(&lab.path("tree"), false), FileSystem::Ext4, sizes, "disk").await.unwrap();
     let image = format!("{}@@1M", lab.path("disk").display());
     let listed = said("mdir", &["-i", &image, "-/", "-b", "::"]);
     let mut files: Vec<&str> = listed.lines().filter(|line| !line.ends_with('/')).collect();
@@ -217,7 +227,7 @@ async fn what_does_not_fit_is_refused_and_leaves_no_disk() {
     small_tree(&root, false);
     let big: Vec<u8> = (0..5_000_000_u32).flat_map(u32::to_be_bytes).collect();
     write_output(&root.join("big"), &big, 0o644).unwrap();
-    let tree = tree_of(&root);
+    let tree = tree_of(&root, false);
     let error = lab.disk(&tree, FileSystem::Ext4, Sizes { esp: 48, root: 16 }, "disk").await.unwrap_err();
     assert!(error.to_string().contains("debugfs"), "{error}");
     assert!(error.hints()[0].contains("the root partition has 16 MiB, too few"), "{:?}", error.hints());
@@ -232,7 +242,7 @@ async fn qcow2_holds_the_same_disk() {
     let lab = Lab::new();
     let root = lab.path("tree");
     small_tree(&root, false);
-    lab.disk(&tree_of(&root), FileSystem::Ext4, Sizes { esp: 48, root: 600 }, "disk").await.unwrap();
+    lab.disk(&tree_of(&root, false), FileSystem::Ext4, Sizes { esp: 48, root: 600 }, "disk").await.unwrap();
     let raw = lab.path("disk");
     for (name, compression) in [("plain", Compression::None), ("packed", Compression::Zstd)] {
         let to = lab.path(name);
@@ -294,7 +304,7 @@ async fn a_real_tree() {
     let boot = Boot { name: &format!("debian-{release}"), loader: &loader, stub: &stub, parts };
     let tools = Tools::new(&root).unwrap();
     let started = std::time::Instant::now();
-    let tree = tree_of(&root);
+    let tree = tree_of(&root, true);
     println!("tree: {} entries, {:?}", tree.entries().len(), started.elapsed());
     let sizes = Sizes { esp: 256, root: 2048 };
     let disk = Disk { tree: &tree, tools: &tools, boot, file_system, sizes, ids, time: 1_763_000_000 };

@@ -42,7 +42,7 @@ impl Tools {
                 .hint("add libc6 to the packages of the profile, and lock it"));
         }
         let libraries = format!("{text}/{LIBRARIES}:{text}/usr/{LIBRARIES}");
-        Ok(Self { loader, libraries, root })
+        Ok(Self { root, loader, libraries })
     }
 
     /// The program `name` of the package `package`: with an environment of its own, and `time`, in seconds since

@@ -29,7 +29,7 @@ pub(in super::super) fn stub() -> Vec<u8> {
     bytes
 }
 
-fn parts<'a>(initrd: &'a [u8]) -> Parts<'a> {
+fn parts(initrd: &[u8]) -> Parts<'_> {
     Parts { os_release: "ID=debian\n", command_line: "quiet", release: "6.12.1", kernel: b"kernel", initrd }
 }
 
