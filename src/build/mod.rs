@@ -6,7 +6,7 @@
 //! | [`settings`] | what a definition asks for besides the profile |
 //! | [`tree`] | a root tree as data |
 //! | [`groups`] | what changes together |
-//! | [`write`] | archives and image layouts of a tree |
+//! | [`write`] | archives, image layouts and disks of a tree |
 //! | [`work`] | the directory a build works in |
 
 pub mod groups;

@@ -137,6 +137,11 @@ impl Tree {
         Reader { tree: self, open: Vec::new() }
     }
 
+    /// Where it lies on disk.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
     /// The content of a regular file.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ packages=(
   docker.io docker-registry skopeo umoci iptables iproute2 apache2-utils openssh-server openssh-client
   # the test machine and the demonstration images
   mmdebstrap debian-archive-keyring gpgv gnupg qemu-system-x86 busybox-static e2fsprogs xz-utils zstd
-  ovmf fdisk dosfstools mtools
+  ovmf fdisk dosfstools mtools erofs-utils
   # what tests and benchmarks compare with or read with
   jq curl nix-bin hyperfine procps nginx-light
   # lints

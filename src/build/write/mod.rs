@@ -7,8 +7,10 @@
 //! | [`compress`] | gzip and zstd in several threads |
 //! | [`layers`] | which entries go into which layer of an image |
 //! | [`oci`] | an OCI image layout |
+//! | [`disk`] | a disk that boots, as a raw image or in qcow2 |
 
 pub mod compress;
+pub mod disk;
 pub mod layers;
 pub mod oci;
 pub mod tar;

@@ -53,6 +53,12 @@ fn not_regular(path: &Path) -> Error {
         .hint("name a plain file: pipes and devices are not read")
 }
 
+fn not_a_disk(path: &Path) -> Error {
+    Error::usage(format!("writing a disk to `{}`: it is not a regular file", path.display())).hint(
+        "name a plain file, and copy it to a device afterwards: `dd if=FILE of=DEVICE bs=4M conv=fsync`",
+    )
+}
+
 fn missing(path: &Path) -> Error {
     let error = Error::usage(format!("`{}` does not exist", path.display()));
     match path.symlink_metadata() {
@@ -125,6 +131,17 @@ impl Output {
             Written::Through(file, path) => {
                 file.write_all(content).map_err(|error| failure("writing", path, error))
             }
+        }
+    }
+
+    /// The unfinished file itself, for what is not written from its start to its end: a disk image.
+    ///
+    /// # Errors
+    /// A usage error for something that is no regular file.
+    pub fn file(&mut self) -> Result<&mut File> {
+        match &mut self.0 {
+            Written::Beside(pending) => Ok(pending.file()),
+            Written::Through(_, path) => Err(not_a_disk(path)),
         }
     }
 

@@ -56,7 +56,7 @@ impl Pending {
     /// Makes the temporary file beside `place`, readable by its owner alone until it is committed
     /// (`mode` less the umask with [`Finish::AsMade`]).
     pub(super) fn create(place: Place, finish: Finish, mode: u32) -> Result<Self> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let first = if matches!(finish, Finish::AsMade) { mode } else { 0o600 };
         loop {
             let temporary = temporary_name();
@@ -175,6 +175,11 @@ pub(super) fn sync_directory(place: &OwnedFd, shown: &Path) -> Result<()> {
 
 /// For errors about a whole file: the path it will have.
 impl Pending {
+    /// The unfinished file itself, for reading and for writing anywhere in it.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
     /// The path the file will have, as this process sees it.
     pub fn shown(&self) -> &PathBuf {
         &self.place.shown
