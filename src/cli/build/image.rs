@@ -1,7 +1,8 @@
-//! `build`: a host image from a lock.
+//! An image on its way: its tree, then every form of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Read,
     num::NonZero,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,136 +11,69 @@ use std::{
 
 use serde::Serialize;
 
-use super::{
-    Context, args, carry,
-    carry_out::{Goal, Run},
-    inputs::ImageSources,
-};
 use crate::{
     build::{
+        boot,
         groups::Groups,
         root::{self, Built},
         settings::{self, Setting},
         tree::Tree,
         work::{self, Work},
-        write::{Content as Written, compress::Compression, layers, oci, tar},
+        write::{Content as Written, compress::Compression, disk, layers, oci, tar},
+    },
+    cli::{
+        Context, carry,
+        carry_out::{Goal, Run},
+        inputs::ImageSources,
     },
     digest::{Digest, Hasher},
-    error::{Error, Result},
-    fleet::wire::Carries,
-    host::{content::Content, provision, secrets::Frame},
+    error::{Doing, Error, Result},
+    host::{provision, secrets::Frame},
     lock::{
         self,
         bundle::{Bundle, Pinned},
     },
-    profile::{
-        DriverFlavor,
-        image_definition::{Format as ImageFormat, Part},
-    },
+    profile::image_definition::{Format as ImageFormat, RootFileSystem},
     store::Store,
     system::files::{self, Root},
-    ui::{Format, exit, text},
+    ui::text,
 };
 
 /// What was built.
 #[derive(Debug, Serialize)]
-struct Report {
-    schema: u32,
-    image: String,
+pub(super) struct Report {
+    pub(super) schema: u32,
+    pub(super) image: String,
     /// When the newest package was built, RFC 3339.
-    time: String,
-    parts: BTreeMap<String, Piece>,
+    pub(super) time: String,
+    pub(super) parts: BTreeMap<String, Piece>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    spent: Vec<(String, u64)>,
+    pub(super) spent: Vec<(String, u64)>,
 }
 
 /// One form of an image.
 #[derive(Debug, Serialize)]
-struct Piece {
-    path: PathBuf,
-    digest: Digest,
-    bytes: u64,
+pub(super) struct Piece {
+    pub(super) path: PathBuf,
+    pub(super) digest: Digest,
+    pub(super) bytes: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    layers: Vec<(&'static str, Digest, u64)>,
-}
-
-/// Runs `build`.
-pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
-    let sources = ImageSources::read(context, args.image.as_deref())?;
-    refuse_unbuilt(&sources)?;
-    let (bundle, pinned) = sources.profile.pinned(context)?;
-    if pinned.lock.packages.is_empty() {
-        return Err(Error::usage(format!(
-            "the lock of `{}` has no packages, and an image is made of them",
-            sources.profile.shown
-        ))
-        .hint("lock it again: `bedplate lock`"));
-    }
-    refuse_unprivileged()?;
-    fetch(context, &pinned, sources.profile.directory())?;
-    let output = context.path(&args.output);
-    files::make_dir(&output)?;
-    let store = Store::open(&context.store)?;
-    let work = Work::begin(store.directory())?;
-    let image = Image { context, sources: &sources, bundle: &bundle, pinned: &pinned, store: &store };
-    let tree = Arc::new(work.tree()?);
-    let (built, owned) = image.tree(&tree)?;
-    let report = image.write(&tree, built, owned, &output)?;
-    work.clear()?;
-    tell(context, &report, args.explain)?;
-    Ok(exit::DONE)
-}
-
-/// What this version cannot do of a definition.
-fn refuse_unbuilt(sources: &ImageSources) -> Result<()> {
-    let definition = &sources.definition;
-    let no = |what: &str, instead: &str| {
-        Err(Error::usage(format!("`{}`: not in this version yet: {what}", sources.shown))
-            .hint(instead.to_owned()))
-    };
-    if let Some(format) = definition.formats.iter().find(|format| format.is_disk()) {
-        return no(&format!("`{}` among `formats`", format.name()), "build `tar`, `tar.zst` or `oci`");
-    }
-    if definition.include.contains(&Part::Images) {
-        return no("`images` among `include`", "leave it out: images are pulled by digest at the first boot");
-    }
-    let whole = [Part::Packages, Part::Files, Part::Users, Part::Bedplate, Part::Profile];
-    if let Some(part) = whole.iter().find(|part| !definition.include.contains(part)) {
-        return no(&format!("`include` without `{}`", part.name()), "add it");
-    }
-    if sources.profile.profile.driver.flavor != DriverFlavor::None {
-        return no("images with a driver", "provision such a host: `bedplate provision`");
-    }
-    Ok(())
-}
-
-fn refuse_unprivileged() -> Result<()> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    Err(Error::failed("building an image needs root in this version: packages' scripts are run as root, confined")
-        .hint("run it with `sudo`, or where user namespaces are allowed: `unshare --map-root-user --map-auto bedplate build …`"))
-}
-
-/// Has every package of the lock in the store.
-fn fetch(context: &Context, pinned: &Pinned, directory: &Path) -> Result<()> {
-    let kinds = Carries { packages: true, images: false };
-    carry::gather(context, pinned, directory, kinds, &mut Content::default())
+    pub(super) layers: Vec<(&'static str, Digest, u64)>,
 }
 
 /// An image on its way.
-struct Image<'a> {
-    context: &'a Context,
-    sources: &'a ImageSources,
-    bundle: &'a Bundle,
-    pinned: &'a Pinned,
-    store: &'a Store,
+pub(super) struct Image<'a> {
+    pub(super) context: &'a Context,
+    pub(super) sources: &'a ImageSources,
+    pub(super) bundle: &'a Bundle,
+    pub(super) pinned: &'a Pinned,
+    pub(super) store: &'a Store,
 }
 
 impl Image<'_> {
     /// Makes the tree: packages, what the profile says, what the definition says. Also says which paths are
     /// configuration.
-    fn tree(&self, tree: &Arc<Root>) -> Result<(Built, BTreeSet<String>)> {
+    pub(super) fn tree(&self, tree: &Arc<Root>) -> Result<(Built, BTreeSet<String>)> {
         let context = self.context;
         let progress = context.ui.progress();
         let program = root::this_program()?;
@@ -153,7 +87,8 @@ impl Image<'_> {
             progress: progress.as_ref(),
         };
         let definition = &self.sources.definition;
-        let settings = settings::settings(definition, None);
+        let root = definition.disk.is_some().then(|| self.ids().root_partition.to_string());
+        let settings = settings::settings(definition, root.as_deref());
         context.run(async {
             let mut built = root::make(&request).await?;
             work::refuse_lacking(tree, &settings::needs(definition), &self.sources.shown)?;
@@ -178,12 +113,12 @@ impl Image<'_> {
     }
 
     /// Writes every form of the tree that the definition asks for.
-    fn write(
+    pub(super) fn write(
         &self,
-        root: &Arc<Root>,
+        root: &Root,
         mut built: Built,
-        owned: BTreeSet<String>,
-        output: &Path,
+        owned: &BTreeSet<String>,
+        (work, output): (&Work, &Path),
     ) -> Result<Report> {
         let begun = Instant::now();
         let tree = Tree::read(Root::open(root.path())?)?;
@@ -199,19 +134,74 @@ impl Image<'_> {
             let piece = match format {
                 ImageFormat::Tar => archive(&tree, path, Compression::None)?,
                 ImageFormat::TarZst => archive(&tree, path, Compression::Zstd)?,
-                ImageFormat::Oci => self.layout(root, &tree, &built, &owned, path)?,
-                ImageFormat::Disk | ImageFormat::Qcow2 => {
-                    return Err(Error::usage(format!("not in this version yet: `{}`", format.name())));
-                }
+                ImageFormat::Oci => self.layout(root, &tree, &built, owned, path)?,
+                ImageFormat::Disk => self.disk(&tree, &built, work, path)?,
+                // Made of the raw disk, below.
+                ImageFormat::Qcow2 => continue,
             };
             progress.finished(&task, Some(&format!("{}, {}", text::bytes(piece.bytes), piece.digest)));
             built.spent.push((task, begun.elapsed()));
             parts.insert(format.name().to_owned(), piece);
         }
+        if self.sources.definition.formats.contains(&ImageFormat::Qcow2) {
+            let begun = Instant::now();
+            let raw = match parts.get(ImageFormat::Disk.name()) {
+                Some(piece) => piece.path.clone(),
+                None => self.disk(&tree, &built, work, work.scratch().join("disk"))?.path,
+            };
+            let path = output.join(format!("{name}.qcow2"));
+            disk::qcow2::convert(&raw, &path, disk::qcow2::Compression::Zstd)?;
+            parts.insert("qcow2".to_owned(), of_file(path)?);
+            built.spent.push(("write qcow2".to_owned(), begun.elapsed()));
+        }
         let time = timestamp(built.time).to_string();
         let milliseconds = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let spent = built.spent.into_iter().map(|(what, took)| (what, milliseconds(took))).collect();
         Ok(Report { schema: 1, image: name, time, parts, spent })
+    }
+
+    fn disk(&self, tree: &Tree, built: &Built, work: &Work, path: PathBuf) -> Result<Piece> {
+        let definition = &self.sources.definition;
+        let Some(wanted) = &definition.disk else {
+            return Err(Error::usage(format!("`{}` has no `[disk]`", self.sources.shown)));
+        };
+        let kernel = self.pinned.lock.set.as_ref().and_then(|set| set.kernel.as_deref());
+        let files = boot::Files::read(tree.root(), kernel)?;
+        let ids = self.ids();
+        let file_system = match wanted.root {
+            RootFileSystem::Ext4 => disk::FileSystem::Ext4,
+            RootFileSystem::Erofs => disk::FileSystem::Erofs,
+        };
+        let parameters = definition.kernel_parameters(&self.pinned.profile);
+        let tools = disk::tools::Tools::new(tree.root().path())?;
+        let disk = disk::Disk {
+            tree,
+            tools: &tools,
+            boot: disk::Boot {
+                name: &self.name(),
+                loader: &files.loader,
+                stub: &files.stub,
+                parts: disk::uki::Parts {
+                    os_release: &files.os_release,
+                    command_line: &disk::command_line(&ids, file_system, parameters),
+                    release: &files.release,
+                    kernel: &files.kernel,
+                    initrd: &files.initrd,
+                },
+            },
+            file_system,
+            // A mebibyte each for the partition tables before and behind.
+            sizes: disk::Sizes { esp: wanted.esp_mib, root: wanted.size_mib - wanted.esp_mib - 2 },
+            ids,
+            time: built.time,
+        };
+        self.context.run(disk::write_raw(&disk, &path, work.scratch()))?;
+        of_file(path)
+    }
+
+    /// Identifiers of partitions and file systems: the lock's.
+    fn ids(&self) -> disk::ids::Ids {
+        disk::ids::Ids::new(&self.pinned.lock_digest)
     }
 
     fn layout(
@@ -278,26 +268,18 @@ fn threads() -> NonZero<u32> {
     NonZero::new(u32::try_from(count).unwrap_or(1)).unwrap_or(NonZero::<u32>::MIN)
 }
 
-fn tell(context: &Context, report: &Report, explain: bool) -> Result<()> {
-    if context.ui.format == Format::Json {
-        return context.ui.json(report);
-    }
-    for piece in report.parts.values() {
-        context.ui.data(&format!("{}  {}\n", piece.digest, piece.path.display()))?;
-    }
-    if explain {
-        for (what, took) in &report.spent {
-            context.ui.data(&format!("{took:>8} ms  {what}\n"))?;
-        }
-        for piece in report.parts.values() {
-            for (group, digest, bytes) in &piece.layers {
-                context.ui.data(&format!(
-                    "{:>11}  layer {group}  {}\n",
-                    text::bytes(*bytes),
-                    digest.short()
-                ))?;
-            }
+/// A file that was written, by its content.
+fn of_file(path: PathBuf) -> Result<Piece> {
+    let (mut file, bytes) = files::open_input(&path)?;
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => hasher.update(&buffer[..read]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).doing(|| format!("reading `{}`", path.display())),
         }
     }
-    Ok(())
+    Ok(Piece { path, digest: hasher.finish(), bytes, layers: Vec::new() })
 }

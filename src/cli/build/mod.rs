@@ -1,0 +1,104 @@
+//! `build`: a host image from a lock.
+
+mod image;
+
+use std::{path::Path, sync::Arc};
+
+use self::image::{Image, Report};
+use super::{Context, args, carry, inputs::ImageSources};
+use crate::{
+    build::work::Work,
+    error::{Error, Result},
+    fleet::wire::Carries,
+    host::content::Content,
+    lock::bundle::Pinned,
+    profile::{DriverFlavor, image_definition::Part},
+    store::Store,
+    system::files,
+    ui::{Format, exit, text},
+};
+
+/// Runs `build`.
+pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
+    let sources = ImageSources::read(context, args.image.as_deref())?;
+    refuse_unbuilt(&sources)?;
+    let (bundle, pinned) = sources.profile.pinned(context)?;
+    if pinned.lock.packages.is_empty() {
+        return Err(Error::usage(format!(
+            "the lock of `{}` has no packages, and an image is made of them",
+            sources.profile.shown
+        ))
+        .hint("lock it again: `bedplate lock`"));
+    }
+    refuse_unprivileged()?;
+    fetch(context, &pinned, sources.profile.directory())?;
+    let output = context.path(&args.output);
+    files::make_dir(&output)?;
+    let store = Store::open(&context.store)?;
+    let work = Work::begin(store.directory())?;
+    let image = Image { context, sources: &sources, bundle: &bundle, pinned: &pinned, store: &store };
+    let tree = Arc::new(work.tree()?);
+    let (built, owned) = image.tree(&tree)?;
+    let report = image.write(&tree, built, &owned, (&work, &output))?;
+    work.clear()?;
+    tell(context, &report, args.explain)?;
+    Ok(exit::DONE)
+}
+
+/// What this version cannot do of a definition.
+fn refuse_unbuilt(sources: &ImageSources) -> Result<()> {
+    let definition = &sources.definition;
+    let no = |what: &str, instead: &str| {
+        Err(Error::usage(format!("`{}`: not in this version yet: {what}", sources.shown))
+            .hint(instead.to_owned()))
+    };
+    if definition.include.contains(&Part::Images) {
+        return no("`images` among `include`", "leave it out: images are pulled by digest at the first boot");
+    }
+    let whole = [Part::Packages, Part::Files, Part::Users, Part::Bedplate, Part::Profile];
+    if let Some(part) = whole.iter().find(|part| !definition.include.contains(part)) {
+        return no(&format!("`include` without `{}`", part.name()), "add it");
+    }
+    if sources.profile.profile.driver.flavor != DriverFlavor::None {
+        return no("images with a driver", "provision such a host: `bedplate provision`");
+    }
+    Ok(())
+}
+
+fn refuse_unprivileged() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::failed("building an image needs root in this version: packages' scripts are run as root, confined")
+        .hint("run it with `sudo`, or where user namespaces are allowed: `unshare --map-root-user --map-auto bedplate build …`"))
+}
+
+/// Has every package of the lock in the store.
+fn fetch(context: &Context, pinned: &Pinned, directory: &Path) -> Result<()> {
+    let kinds = Carries { packages: true, images: false };
+    carry::gather(context, pinned, directory, kinds, &mut Content::default())
+}
+
+fn tell(context: &Context, report: &Report, explain: bool) -> Result<()> {
+    if context.ui.format == Format::Json {
+        return context.ui.json(report);
+    }
+    for piece in report.parts.values() {
+        context.ui.data(&format!("{}  {}\n", piece.digest, piece.path.display()))?;
+    }
+    if explain {
+        for (what, took) in &report.spent {
+            context.ui.data(&format!("{took:>8} ms  {what}\n"))?;
+        }
+        for piece in report.parts.values() {
+            for (group, digest, bytes) in &piece.layers {
+                context.ui.data(&format!(
+                    "{:>11}  layer {group}  {}\n",
+                    text::bytes(*bytes),
+                    digest.short()
+                ))?;
+            }
+        }
+    }
+    Ok(())
+}
