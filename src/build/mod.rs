@@ -6,9 +6,12 @@
 //! | [`tree`] | a root tree as data |
 //! | [`compare`] | what differs between two root trees |
 //! | [`record`] | from what an image was made, and its parts by digest |
+//! | [`sbom`] | the packages of an image for scanners, in SPDX |
 
 pub mod compare;
 mod owners;
+mod purl;
 pub mod record;
 pub mod root;
+pub mod sbom;
 pub mod tree;
