@@ -7,6 +7,7 @@
 //! | [`compare`] | what differs between two root trees |
 //! | [`record`] | from what an image was made, and its parts by digest |
 //! | [`sbom`] | the packages of an image for scanners, in SPDX |
+//! | [`verify`] | a root held against a lock |
 
 pub mod compare;
 mod owners;
@@ -15,3 +16,4 @@ pub mod record;
 pub mod root;
 pub mod sbom;
 pub mod tree;
+pub mod verify;
