@@ -8,12 +8,22 @@
 //! | [`boot`] | what a disk starts from |
 //! | [`groups`] | what changes together |
 //! | [`write`] | archives, image layouts and disks of a tree |
+//! | [`compare`] | what differs between two root trees |
+//! | [`record`] | from what an image was made, and its parts by digest |
+//! | [`sbom`] | the packages of an image for scanners, in SPDX |
+//! | [`verify`] | a root held against a lock |
 //! | [`work`] | the directory a build works in |
 
 pub mod boot;
+pub mod compare;
 pub mod groups;
+mod owners;
+mod purl;
+pub mod record;
 pub mod root;
+pub mod sbom;
 pub mod settings;
 pub mod tree;
+pub mod verify;
 pub mod work;
 pub mod write;

@@ -1,14 +1,14 @@
 //! A root tree as data: every entry with all that a writer may carry, in one order.
 
-use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry as Slot},
-    fs::File,
-};
+use std::{collections::BTreeMap, fs::File};
 
 use crate::{
     error::{Error, Result},
     system::files::{FoundKind, Root},
 };
+
+/// How many sockets an error names; the rest is counted.
+const SOCKETS_SHOWN: usize = 5;
 
 /// One entry. Paths are relative to the tree's top, without a leading `/`; the top itself is the empty path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,54 +77,65 @@ impl Tree {
         Self { root, entries }
     }
 
-    /// The tree that lies beneath `root`. Of a file's names the first in order is the file, the others are hard links
-    /// to it.
+    /// The tree that lies beneath `root`, as it is now. Of a file's names the first in the order is the file, the others
+    /// are [`Kind::Hard`].
     ///
     /// # Errors
-    /// Something cannot be read; a socket, which something that runs has left.
+    /// Something cannot be read, a name is not UTF-8, or sockets are there: no archive or image can carry one.
     pub fn read(root: Root) -> Result<Self> {
         let mut found = root.census()?;
         found.sort_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
-        let mut first: HashMap<(u64, u64), String> = HashMap::new();
+        let mut sockets: Vec<String> = found
+            .iter()
+            .filter(|found| found.kind == FoundKind::Socket)
+            .map(|found| format!("`{}`", root.shown(&found.path).display()))
+            .collect();
+        if !sockets.is_empty() {
+            let more = sockets.len().saturating_sub(SOCKETS_SHOWN);
+            sockets.truncate(SOCKETS_SHOWN);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            return Err(Error::failed(format!(
+                "reading a root tree: it holds sockets, {}{more}",
+                sockets.join(", ")
+            ))
+            .hint("something that ran in the tree left them; remove them, or keep it from running"));
+        }
+        let mut names: BTreeMap<(u64, u64), String> = BTreeMap::new();
         let mut entries = Vec::with_capacity(found.len());
         for found in found {
-            let before = match (&found.kind, found.shared) {
-                (FoundKind::File(_), Some(inode)) => match first.entry(inode) {
-                    Slot::Occupied(slot) => Some(slot.get().clone()),
-                    Slot::Vacant(slot) => {
-                        slot.insert(found.path.clone());
-                        None
+            let kind = match found.kind {
+                FoundKind::Directory => Kind::Directory,
+                FoundKind::File(size) => {
+                    let first =
+                        found.shared.map(|inode| &*names.entry(inode).or_insert_with(|| found.path.clone()));
+                    match first {
+                        Some(first) if *first != found.path => Kind::Hard { to: first.clone() },
+                        _ => Kind::File { size },
                     }
-                },
-                _ => None,
-            };
-            let kind = match (before, found.kind) {
-                (Some(to), _) => Kind::Hard { to },
-                (None, FoundKind::Directory) => Kind::Directory,
-                (None, FoundKind::File(size)) => Kind::File { size },
-                (None, FoundKind::Link(target)) => Kind::Link { target },
-                (None, FoundKind::Character(major, minor)) => Kind::Character { device: (major, minor) },
-                (None, FoundKind::Block(major, minor)) => Kind::Block { device: (major, minor) },
-                (None, FoundKind::Fifo) => Kind::Fifo,
-                (None, FoundKind::Socket) => {
-                    return Err(Error::failed(format!(
-                        "`/{}` of the root tree is a socket: something was started while it was made",
-                        found.path
-                    )));
                 }
+                FoundKind::Link(target) => Kind::Link { target },
+                FoundKind::Character(major, minor) => Kind::Character { device: (major, minor) },
+                FoundKind::Block(major, minor) => Kind::Block { device: (major, minor) },
+                FoundKind::Fifo => Kind::Fifo,
+                // Refused above.
+                FoundKind::Socket => continue,
             };
-            let (path, mode, uid, gid) = (found.path, found.mode, found.uid, found.gid);
             entries.push(Entry {
-                path,
+                path: found.path,
                 kind,
-                mode,
-                uid,
-                gid,
+                mode: found.mode,
+                uid: found.uid,
+                gid: found.gid,
                 modified: found.modified,
                 xattrs: found.xattrs,
             });
         }
         Ok(Self { root, entries })
+    }
+
+    /// The directory the tree lies in.
+    pub fn root(&self) -> &Root {
+        &self.root
     }
 
     /// The entries, in order.
@@ -135,11 +146,6 @@ impl Tree {
     /// For the contents of files, one after the other.
     pub fn reader(&self) -> Reader<'_> {
         Reader { tree: self, open: Vec::new() }
-    }
-
-    /// Where it lies on disk.
-    pub fn root(&self) -> &Root {
-        &self.root
     }
 
     /// The content of a regular file.
@@ -205,4 +211,61 @@ fn open_in(root: &Root, path: &str, entry: &Entry) -> Result<File> {
 
 fn gone(entry: &Entry) -> Error {
     Error::failed(format!("reading `/{}` of the root tree: it is gone", entry.path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::system::files::{Owner, Planter};
+
+    fn empty() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        (dir, root)
+    }
+
+    #[test]
+    fn a_tree_is_read_in_order_and_the_first_name_is_the_file() {
+        let (_dir, root) = empty();
+        let me = Owner::current();
+        root.make_dir("/b", 0o750, me).unwrap();
+        root.write("/b/z", b"content", 0o640, me).unwrap();
+        root.write("/b.x", b"", 0o644, me).unwrap();
+        root.symlink("b/z", "/l").unwrap();
+        let mut planter = Planter::new(&root);
+        planter.hard(b"b/a", b"b/z").unwrap();
+        planter.hard(b"z", b"b/z").unwrap();
+        drop(planter);
+        let tree = Tree::read(root).unwrap();
+        let found: Vec<(&str, &Kind)> =
+            tree.entries().iter().map(|entry| (entry.path.as_str(), &entry.kind)).collect();
+        let hard = Kind::Hard { to: "b/a".to_owned() };
+        assert_eq!(
+            found,
+            [
+                ("", &Kind::Directory),
+                ("b", &Kind::Directory),
+                ("b.x", &Kind::File { size: 0 }),
+                ("b/a", &Kind::File { size: 7 }),
+                ("b/z", &hard),
+                ("l", &Kind::Link { target: "b/z".to_owned() }),
+                ("z", &hard),
+            ]
+        );
+        assert_eq!(tree.entries()[1].mode, 0o750);
+        let mut content = String::new();
+        std::io::Read::read_to_string(&mut tree.open(&tree.entries()[3]).unwrap(), &mut content).unwrap();
+        assert_eq!(content, "content");
+    }
+
+    #[test]
+    fn sockets_are_named() {
+        let (dir, root) = empty();
+        let _held: Vec<UnixListener> =
+            (0..7).map(|at| UnixListener::bind(dir.path().join(format!("s{at}"))).unwrap()).collect();
+        let error = Tree::read(root).unwrap_err();
+        assert!(error.message().contains("/s0`") && error.message().ends_with("and 2 more"), "{error}");
+    }
 }

@@ -16,6 +16,7 @@ const NAME: &str = "build";
 pub struct Work {
     above: Root,
     path: PathBuf,
+    keeps: bool,
     _held: HostLock,
 }
 
@@ -29,7 +30,7 @@ impl Work {
         files::make_private_dir(&path)?;
         let above = Root::open(&path)?;
         let held = HostLock::acquire(&above, "/lock", "build")?;
-        let work = Self { above, path, _held: held };
+        let work = Self { above, path, keeps: false, _held: held };
         work.clear()?;
         Ok(work)
     }
@@ -48,6 +49,11 @@ impl Work {
         &self.path
     }
 
+    /// Leaves what was made where it is, until the next build.
+    pub fn keep(&mut self) {
+        self.keeps = true;
+    }
+
     /// Removes everything that was made.
     ///
     /// # Errors
@@ -62,8 +68,10 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        // What is left is removed by the next build.
-        let _ = self.clear();
+        if !self.keeps {
+            // What is left is removed by the next build.
+            let _ = self.clear();
+        }
     }
 }
 

@@ -152,9 +152,17 @@ pub struct Build {
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub output: PathBuf,
 
+    /// Build a second time under other conditions (store, umask, host name, time zone, locale, processors), and compare
+    #[arg(long)]
+    pub verify_twice: bool,
+
     /// Show where the time and the bytes went
     #[arg(long)]
     pub explain: bool,
+
+    /// Leave the root tree in the store's `build` directory
+    #[arg(long, hide = true)]
+    pub keep_tree: bool,
 }
 
 /// `init`.

@@ -21,6 +21,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("docker", &["system", "store"]),
     ("gpu", &["system", "store"]),
     // features
+    ("build", &["profile", "lock", "plan", "oci", "apt", "store", "system"]),
     ("host", &["profile", "lock", "plan", "oci", "apt", "docker", "gpu", "store", "system"]),
     ("check", &["host", "profile", "lock", "plan", "oci", "apt", "docker", "gpu", "store", "system"]),
     ("deploy", &["check", "host", "profile", "lock", "plan", "oci", "apt", "docker", "store", "system"]),
@@ -33,8 +34,8 @@ const RULES: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "ui", "fleet", "deploy", "check", "host", "profile", "lock", "plan", "oci", "apt", "docker",
-            "gpu", "store", "system",
+            "ui", "fleet", "deploy", "check", "build", "host", "profile", "lock", "plan", "oci", "apt",
+            "docker", "gpu", "store", "system",
         ],
     ),
 ];

@@ -11,4 +11,5 @@ mod packages;
 mod reference;
 mod registry;
 mod support;
+mod verify;
 mod workflow;

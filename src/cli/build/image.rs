@@ -39,6 +39,9 @@ use crate::{
     ui::text,
 };
 
+/// The largest index of an image layout read, in bytes.
+const INDEX: u64 = 1 << 20;
+
 /// What was built.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -59,6 +62,18 @@ pub(super) struct Piece {
     pub(super) bytes: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) layers: Vec<(&'static str, Digest, u64)>,
+}
+
+impl Piece {
+    /// The digest of the same part elsewhere; `None` where it cannot be read.
+    pub(super) fn of(&self, path: PathBuf) -> Option<Digest> {
+        if self.layers.is_empty() {
+            return of_file(path).ok().map(|piece| piece.digest);
+        }
+        let index = files::read_text(&path.join("index.json"), INDEX).ok()?;
+        let index: serde_json::Value = serde_json::from_str(&index).ok()?;
+        index["manifests"][0]["digest"].as_str()?.parse().ok()
+    }
 }
 
 /// An image on its way.
@@ -263,7 +278,7 @@ fn packaged(root: &Root) -> Result<BTreeSet<String>> {
 }
 
 /// How many threads there is use for. It changes nothing in what is written.
-fn threads() -> NonZero<u32> {
+pub(super) fn threads() -> NonZero<u32> {
     let count = std::thread::available_parallelism().map_or(1, NonZero::get);
     NonZero::new(u32::try_from(count).unwrap_or(1)).unwrap_or(NonZero::<u32>::MIN)
 }

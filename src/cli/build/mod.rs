@@ -1,5 +1,6 @@
 //! `build`: a host image from a lock.
 
+mod again;
 mod image;
 
 use std::{path::Path, sync::Arc};
@@ -35,12 +36,21 @@ pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
     let output = context.path(&args.output);
     files::make_dir(&output)?;
     let store = Store::open(&context.store)?;
-    let work = Work::begin(store.directory())?;
+    let mut work = Work::begin(store.directory())?;
     let image = Image { context, sources: &sources, bundle: &bundle, pinned: &pinned, store: &store };
     let tree = Arc::new(work.tree()?);
     let (built, owned) = image.tree(&tree)?;
     let report = image.write(&tree, built, &owned, (&work, &output))?;
-    work.clear()?;
+    if args.verify_twice {
+        let progress = context.ui.progress();
+        context.run(again::compare(&image, &tree, &work, &report, progress.as_ref()))?;
+        context.ui.say("built twice: the same bytes");
+    }
+    if args.keep_tree {
+        work.keep();
+    } else {
+        work.clear()?;
+    }
     tell(context, &report, args.explain)?;
     Ok(exit::DONE)
 }
