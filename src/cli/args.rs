@@ -115,8 +115,12 @@ pub enum Verb {
     /// Keep secrets on this host, encrypted to it
     #[command(subcommand, arg_required_else_help = true)]
     Secret(Secret),
-    /// Compare an image, a disk or this host with its lock
-    Verify(Later),
+    /// Compare this host, or a root tree, with its lock
+    #[command(
+        after_help = "Packages by dpkg's word, files by the digests that packages bring; what cannot be known from them is \
+        said.\n\nExit code 4: something differs. 3: something cannot be verified."
+    )]
+    Verify(Verify),
     /// Write profile, lock, deployments and files as one archive
     #[command(
         after_help = "For a host without a network: `bundle --with-packages --with-images -o FILE`, then `provision FILE` \
@@ -140,6 +144,18 @@ pub enum Verb {
     /// The inside of the room in which a build runs an image's own programs
     #[command(hide = true)]
     Confine,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Directory of a root tree [default: this host]
+    #[arg(value_name = "TREE")]
+    pub what: Option<PathBuf>,
+
+    /// Profile whose lock it is held against [default: the one of the current generation]
+    #[arg(long)]
+    pub profile: Option<String>,
 }
 
 /// `build`.

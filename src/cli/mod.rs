@@ -31,6 +31,7 @@ mod subject;
 mod supply;
 mod toolkit;
 mod up;
+mod verify;
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
@@ -119,9 +120,7 @@ fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
         Verb::Receive(args) => receive::run(context, &args),
         Verb::Build(args) => build::run(context, &args),
         Verb::Confine => confine::run(context),
-        Verb::Verify(_) => {
-            later::refuse("verify", "`bedplate provision --dry-run` lists what differs on this host")
-        }
+        Verb::Verify(args) => verify::run(context, &args),
         Verb::Fleet(_) => {
             later::refuse("fleet", "provision hosts one by one: `bedplate provision --host USER@NAME`")
         }

@@ -244,6 +244,21 @@ pub fn unfinished(root: &Root) -> Result<Vec<(String, String)>> {
     Ok(found)
 }
 
+/// `Maintainer` of each package that `status` has, by name.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn maintainers(root: &Root) -> Result<BTreeMap<String, String>> {
+    let status = text(root, "status")?;
+    let stanzas = status.split("\n\n");
+    Ok(stanzas
+        .filter_map(|stanza| {
+            let field = |name| super::package::field(stanza, name);
+            Some((field("Package")?.to_owned(), field("Maintainer")?.to_owned()))
+        })
+        .collect())
+}
+
 fn text(root: &Root, name: &str) -> Result<String> {
     Ok(root.read_text(&format!("/{ADMIN}/{name}"), LIMIT)?.unwrap_or_default())
 }

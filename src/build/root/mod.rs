@@ -190,6 +190,14 @@ pub async fn finish(request: &Request<'_>, built: &mut Built) -> Result<()> {
     Ok(())
 }
 
+/// `Maintainer` of each package of a finished tree, by the package's name (deb-control(5)).
+///
+/// # Errors
+/// dpkg's database cannot be read.
+pub fn maintainers(root: &Root) -> Result<BTreeMap<String, String>> {
+    database::maintainers(root)
+}
+
 /// The control files of all packages, several at once.
 fn read_all<'a>(request: &Request<'a>) -> Result<Vec<Package<'a>>> {
     let next = AtomicUsize::new(0);

@@ -15,7 +15,9 @@ use crate::{
     build::{
         boot,
         groups::Groups,
+        record::{self, Record},
         root::{self, Built},
+        sbom,
         settings::{self, Setting},
         tree::Tree,
         work::{self, Work},
@@ -39,6 +41,8 @@ use crate::{
     ui::text,
 };
 
+/// Where a tree has its own record, relative to the top.
+const IN_TREE: &str = "usr/lib/bedplate/record.json";
 /// The largest index of an image layout read, in bytes.
 const INDEX: u64 = 1 << 20;
 
@@ -62,6 +66,8 @@ pub(super) struct Piece {
     pub(super) bytes: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) layers: Vec<(&'static str, Digest, u64)>,
+    #[serde(skip)]
+    layout: Option<record::Oci>,
 }
 
 impl Piece {
@@ -119,7 +125,9 @@ impl Image<'_> {
             run.apply(context, &held, &plan).await?;
             drop(held);
             work::put(tree, &settings, built.time)?;
+            work::put(tree, &[self.record_in_tree(built.time)?], built.time)?;
             let mut owned: BTreeSet<String> = packaged(tree)?.difference(&before).cloned().collect();
+            owned.insert(format!("/{IN_TREE}"));
             owned.extend(settings.iter().map(|Setting { path, .. }| format!("/{path}")));
             built.spent.push(("what the profile and the definition say".to_owned(), begun.elapsed()));
             root::finish(&request, &mut built).await?;
@@ -169,6 +177,9 @@ impl Image<'_> {
             parts.insert("qcow2".to_owned(), of_file(path)?);
             built.spent.push(("write qcow2".to_owned(), begun.elapsed()));
         }
+        let record = self.record(built.time, &parts).write()?;
+        files::write_output(&output.join(record::file_name(&name)), record.as_bytes(), 0o644)?;
+        files::write_output(&output.join(sbom::file_name(&name)), &self.sbom(root, built.time)?, 0o644)?;
         let time = timestamp(built.time).to_string();
         let milliseconds = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let spent = built.spent.into_iter().map(|(what, took)| (what, milliseconds(took))).collect();
@@ -246,7 +257,53 @@ impl Image<'_> {
             .iter()
             .map(|layer| (layer.group.name(), layer.blob.digest, layer.blob.size))
             .collect();
-        Ok(Piece { path, digest: image.manifest.digest, bytes, layers })
+        let part = |content: Written| record::Part { digest: content.digest, size: content.size };
+        let layout = record::Oci {
+            manifest: part(image.manifest),
+            config: part(image.config),
+            layers: image.layers.iter().map(|layer| part(layer.blob)).collect(),
+        };
+        Ok(Piece { path, digest: image.manifest.digest, bytes, layers, layout: Some(layout) })
+    }
+
+    /// What the image was made from, and its parts.
+    fn record(&self, time: i64, parts: &BTreeMap<String, Piece>) -> Record {
+        let part = |piece: &Piece| record::Part { digest: piece.digest, size: piece.bytes };
+        let file = |piece: &Piece| Some(piece.path.file_name()?.to_string_lossy().into_owned());
+        let files = parts.values().filter(|piece| piece.layers.is_empty());
+        let layout = parts.values().find_map(|piece| piece.layout.clone());
+        Record {
+            schema: record::SCHEMA,
+            image: self.name(),
+            definition: lock::image_definition_digest(&self.sources.definition),
+            lock: self.pinned.lock_digest,
+            tool: env!("CARGO_PKG_VERSION").to_owned(),
+            time,
+            modules: BTreeMap::new(),
+            parts: Some(record::Parts {
+                files: files.filter_map(|piece| Some((file(piece)?, part(piece)))).collect(),
+                oci: layout,
+            }),
+        }
+    }
+
+    fn record_in_tree(&self, time: i64) -> Result<Setting> {
+        let text = self.record(time, &BTreeMap::new()).in_tree().write()?;
+        Ok(Setting { path: IN_TREE.to_owned(), content: settings::Content::Text(text) })
+    }
+
+    /// The SBOM, with the maintainers that dpkg's database of the tree names.
+    fn sbom(&self, root: &Root, time: i64) -> Result<Vec<u8>> {
+        let host = &self.pinned.profile.host;
+        sbom::spdx(&sbom::Subject {
+            lock: &self.pinned.lock,
+            image: &self.name(),
+            distribution: host.distribution.id(),
+            release: &host.release,
+            time,
+            tool: env!("CARGO_PKG_VERSION"),
+            maintainers: &root::maintainers(root)?,
+        })
     }
 
     /// The definition's name: that of its file.
@@ -269,7 +326,7 @@ fn timestamp(seconds: i64) -> jiff::Timestamp {
 
 fn archive(tree: &Tree, path: PathBuf, compression: Compression) -> Result<Piece> {
     let Written { digest, size } = tar::save(tree, &path, compression, threads())?.stored;
-    Ok(Piece { path, digest, bytes: size, layers: Vec::new() })
+    Ok(Piece { path, digest, bytes: size, layers: Vec::new(), layout: None })
 }
 
 /// Every file and link of `/etc` and below, where the profile's and the definition's own come on top of packages'.
@@ -296,5 +353,5 @@ fn of_file(path: PathBuf) -> Result<Piece> {
             Err(error) => return Err(error).doing(|| format!("reading `{}`", path.display())),
         }
     }
-    Ok(Piece { path, digest: hasher.finish(), bytes, layers: Vec::new() })
+    Ok(Piece { path, digest: hasher.finish(), bytes, layers: Vec::new(), layout: None })
 }

@@ -55,6 +55,11 @@ pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
     Ok(exit::DONE)
 }
 
+/// How many threads there is use for.
+pub(super) fn threads() -> usize {
+    image::threads().get() as usize
+}
+
 /// What this version cannot do of a definition.
 fn refuse_unbuilt(sources: &ImageSources) -> Result<()> {
     let definition = &sources.definition;
