@@ -293,8 +293,10 @@ fn contents<'t>(
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, files.len().max(1)) {
             scope.spawn(|| {
+                let (mut first, mut second) = (ours.reader(), theirs.reader());
                 while let Some((a, b)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let result = content(ours, theirs, a, b);
+                    let opened = first.open(a).and_then(|first| Ok((first, second.open(b)?)));
+                    let result = opened.and_then(|opened| content(ours, theirs, (a, b), opened));
                     let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                     match (&mut *done, result) {
                         (Err(_), _) => break,
@@ -312,8 +314,12 @@ fn contents<'t>(
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn content<'t>(ours: &Tree, theirs: &Tree, a: &'t Entry, b: &Entry) -> Result<Option<Found<'t>>> {
-    let (mut first, mut second) = (ours.open(a)?, theirs.open(b)?);
+fn content<'t>(
+    ours: &Tree,
+    theirs: &Tree,
+    (a, b): (&'t Entry, &'t Entry),
+    (mut first, mut second): (File, File),
+) -> Result<Option<Found<'t>>> {
     let Some(byte) = first_difference(&mut first, &mut second)
         .map_err(|error| failure("comparing", &ours.root().shown(&a.path), error))?
     else {
