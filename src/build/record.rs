@@ -32,6 +32,8 @@ pub struct Record {
     pub definition: Digest,
     /// Digest of the lock's canonical text.
     pub lock: Digest,
+    /// Digest of all it was made from: definition, profile, lock, files, and the program that made it.
+    pub inputs: Digest,
     /// Version of the bedplate that made it.
     pub tool: String,
     /// The image's time, in seconds since 1970: nothing in it is newer.
@@ -183,6 +185,7 @@ mod tests {
             image: "minimal".to_owned(),
             definition: Digest::of("definition"),
             lock: Digest::of("lock"),
+            inputs: Digest::of("inputs"),
             tool: "0.1.0".to_owned(),
             time: 1_763_716_500,
             modules: BTreeMap::from([(

@@ -76,7 +76,7 @@ pub fn settings(definition: &ImageDefinition, root: Option<&str>) -> Vec<Setting
         match step {
             // repart.d(5): a partition of this type that is there is grown to all the room there is.
             FirstBoot::GrowRoot => {
-                all.push(text("etc/repart.d/50-root.conf", "[Partition]\nType=root\n".to_owned()))
+                all.push(text("etc/repart.d/50-root.conf", "[Partition]\nType=root\n".to_owned()));
             }
             // machine-id(5): the empty file is the request.
             FirstBoot::MachineId => {}

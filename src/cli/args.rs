@@ -176,6 +176,10 @@ pub struct Build {
     #[arg(long)]
     pub explain: bool,
 
+    /// Build though the image is there already, made from the same inputs
+    #[arg(long)]
+    pub again: bool,
+
     /// Leave the root tree in the store's `build` directory
     #[arg(long, hide = true)]
     pub keep_tree: bool,

@@ -145,8 +145,6 @@ pub struct ImageSources {
     pub path: PathBuf,
     /// The definition.
     pub definition: ImageDefinition,
-    /// The certificate of the key that modules are signed with, where it names one.
-    pub certificate: Option<Vec<u8>>,
     /// The profile with everything it names.
     pub profile: Sources,
 }
@@ -171,12 +169,7 @@ impl ImageSources {
         }
         let profile = Sources::read_path(context, profile)?;
         definition.check(&shown, &profile.profile, &profile.shown)?;
-        let certificate = definition.signing.as_ref().map(|signing| {
-            files::read_input(&directory.join(&signing.modules_certificate), SOURCE_LIMIT)
-                .doing(|| format!("reading what `{shown}` names failed"))
-        });
-        let certificate = certificate.transpose()?;
-        Ok(Self { shown, path, definition, certificate, profile })
+        Ok(Self { shown, path, definition, profile })
     }
 }
 

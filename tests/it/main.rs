@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::disallowed_methods)]
 
 mod apt;
+mod build;
 mod checks;
 mod cli;
 mod deploy;

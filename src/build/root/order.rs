@@ -77,15 +77,12 @@ fn visit<I: Iterator<Item = usize>>(
     };
     path.extend(enter(first, seen));
     while let Some((at, next)) = path.last_mut() {
-        match next.pop() {
-            Some(below) => {
-                let entered = enter(below, seen);
-                path.extend(entered);
-            }
-            None => {
-                sorted.push(*at);
-                path.pop();
-            }
+        if let Some(below) = next.pop() {
+            let entered = enter(below, seen);
+            path.extend(entered);
+        } else {
+            sorted.push(*at);
+            path.pop();
         }
     }
 }

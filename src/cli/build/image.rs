@@ -76,9 +76,7 @@ impl Piece {
         if self.layers.is_empty() {
             return of_file(path).ok().map(|piece| piece.digest);
         }
-        let index = files::read_text(&path.join("index.json"), INDEX).ok()?;
-        let index: serde_json::Value = serde_json::from_str(&index).ok()?;
-        index["manifests"][0]["digest"].as_str()?.parse().ok()
+        layout_digest(&path)
     }
 }
 
@@ -89,6 +87,21 @@ pub(super) struct Image<'a> {
     pub(super) bundle: &'a Bundle,
     pub(super) pinned: &'a Pinned,
     pub(super) store: &'a Store,
+    /// Digest of all it is made from ([`inputs`]).
+    pub(super) inputs: Digest,
+}
+
+/// The digest of what an image is made from: its definition as parsed, profile, lock and files, and this program, which
+/// is in the image.
+///
+/// # Errors
+/// This program cannot be read.
+pub(super) fn inputs(sources: &ImageSources, bundle: &Bundle) -> Result<Digest> {
+    let mut hasher = Hasher::new();
+    hasher.update(lock::image_definition_digest(&sources.definition).as_bytes());
+    hasher.update(bundle.digest().as_bytes());
+    hasher.update(of_file(root::this_program()?)?.digest.as_bytes());
+    Ok(hasher.finish())
 }
 
 impl Image<'_> {
@@ -248,7 +261,7 @@ impl Image<'_> {
             compression: Compression::Gzip,
             threads: threads(),
             newest: groups.newest().clone(),
-            annotations: BTreeMap::from([("dev.bedplate.inputs".to_owned(), self.inputs().to_string())]),
+            annotations: BTreeMap::from([("dev.bedplate.inputs".to_owned(), self.inputs.to_string())]),
         };
         let image = oci::write(tree, &layers, &options, &path)?;
         let bytes = image.download();
@@ -266,6 +279,27 @@ impl Image<'_> {
         Ok(Piece { path, digest: image.manifest.digest, bytes, layers, layout: Some(layout) })
     }
 
+    /// Whether the image is in `output` already, made from the same: its record says so, and each part is there in its
+    /// size.
+    pub(super) fn is_built(&self, output: &Path) -> bool {
+        let path = output.join(record::file_name(&self.name()));
+        let Ok(text) = files::read_text(&path, record::MAX_SIZE) else { return false };
+        let Ok(Record { inputs, parts: Some(parts), .. }) = record::parse(&path.to_string_lossy(), &text)
+        else {
+            return false;
+        };
+        let formats = &self.sources.definition.formats;
+        let whole = |(name, part): (&String, &record::Part)| {
+            files::open_input(&output.join(name)).is_ok_and(|(_, size)| size == part.size)
+        };
+        let count = parts.files.len() + usize::from(parts.oci.is_some());
+        let layout = parts.oci.as_ref().is_none_or(|oci| {
+            let there = layout_digest(&output.join(format!("{}.oci", self.name())));
+            there == Some(oci.manifest.digest)
+        });
+        inputs == self.inputs && count == formats.len() && layout && parts.files.iter().all(whole)
+    }
+
     /// What the image was made from, and its parts.
     fn record(&self, time: i64, parts: &BTreeMap<String, Piece>) -> Record {
         let part = |piece: &Piece| record::Part { digest: piece.digest, size: piece.bytes };
@@ -277,6 +311,7 @@ impl Image<'_> {
             image: self.name(),
             definition: lock::image_definition_digest(&self.sources.definition),
             lock: self.pinned.lock_digest,
+            inputs: self.inputs,
             tool: env!("CARGO_PKG_VERSION").to_owned(),
             time,
             modules: BTreeMap::new(),
@@ -307,16 +342,8 @@ impl Image<'_> {
     }
 
     /// The definition's name: that of its file.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.sources.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
-    }
-
-    /// What the image is made from: definition, profile and lock, each as parsed.
-    fn inputs(&self) -> Digest {
-        let mut hasher = Hasher::new();
-        hasher.update(lock::image_definition_digest(&self.sources.definition).as_bytes());
-        hasher.update(self.bundle.digest().as_bytes());
-        hasher.finish()
     }
 }
 
@@ -338,6 +365,13 @@ fn packaged(root: &Root) -> Result<BTreeSet<String>> {
 pub(super) fn threads() -> NonZero<u32> {
     let count = std::thread::available_parallelism().map_or(1, NonZero::get);
     NonZero::new(u32::try_from(count).unwrap_or(1)).unwrap_or(NonZero::<u32>::MIN)
+}
+
+/// The digest of the image that the layout in a directory has.
+fn layout_digest(path: &Path) -> Option<Digest> {
+    let index = files::read_text(&path.join("index.json"), INDEX).ok()?;
+    let index: serde_json::Value = serde_json::from_str(&index).ok()?;
+    index["manifests"][0]["digest"].as_str()?.parse().ok()
 }
 
 /// A file that was written, by its content.

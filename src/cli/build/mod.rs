@@ -31,13 +31,29 @@ pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
         ))
         .hint("lock it again: `bedplate lock`"));
     }
+    let output = context.path(&args.output);
+    let store = Store::open(&context.store)?;
+    let image = Image {
+        context,
+        sources: &sources,
+        bundle: &bundle,
+        pinned: &pinned,
+        store: &store,
+        inputs: image::inputs(&sources, &bundle)?,
+    };
+    if !args.again && !args.verify_twice && image.is_built(&output) {
+        if context.ui.format == Format::Json {
+            context.ui.json(&serde_json::json!({ "schema": 1, "image": image.name(), "built": false }))?;
+        } else {
+            context.ui.data("nothing to do\n")?;
+        }
+        context.ui.say("the image is there, made from the same definition, profile, lock and program; `--again` builds it anew");
+        return Ok(exit::DONE);
+    }
     refuse_unprivileged()?;
     fetch(context, &pinned, sources.profile.directory())?;
-    let output = context.path(&args.output);
     files::make_dir(&output)?;
-    let store = Store::open(&context.store)?;
     let mut work = Work::begin(store.directory())?;
-    let image = Image { context, sources: &sources, bundle: &bundle, pinned: &pinned, store: &store };
     let tree = Arc::new(work.tree()?);
     let (built, owned) = image.tree(&tree)?;
     let report = image.write(&tree, built, &owned, (&work, &output))?;
@@ -73,6 +89,9 @@ fn refuse_unbuilt(sources: &ImageSources) -> Result<()> {
     let whole = [Part::Packages, Part::Files, Part::Users, Part::Bedplate, Part::Profile];
     if let Some(part) = whole.iter().find(|part| !definition.include.contains(part)) {
         return no(&format!("`include` without `{}`", part.name()), "add it");
+    }
+    if definition.signing.is_some() {
+        return no("`[signing]`, since there are no modules to sign", "remove it");
     }
     if sources.profile.profile.driver.flavor != DriverFlavor::None {
         return no("images with a driver", "provision such a host: `bedplate provision`");
