@@ -57,7 +57,6 @@ fn an_image_is_found_as_a_profile_is() {
 #[test]
 fn what_an_image_lacks_is_said() {
     let (server, foreign) = (image("server"), PROFILE.replace("[driver]", "pin-packages = false\n[driver]"));
-    let signed = format!("{server}[signing]\nmodules-key = \"/k.pem\"\nmodules-certificate = \"c.crt\"\n");
     let profile = ("profiles/server.toml", PROFILE);
     for (files, named, wanted) in [
         (vec![], None, "no image definition here"),
@@ -65,7 +64,6 @@ fn what_an_image_lacks_is_said() {
         (vec![("images/a.toml", &*server), ("images/b.toml", &*server)], None, "several image definitions"),
         (vec![("images/a.toml", &*server)], None, "`profiles/server.toml`, which is not there"),
         (vec![("images/a.toml", &*server), ("profiles/server.toml", &*foreign)], None, "someone else's"),
-        (vec![("images/a.toml", &*signed), profile], None, "reading what `images/a.toml` names"),
         (vec![("images/a.toml", "schema = 1\n"), profile], None, "`images/a.toml`: `profile` is missing"),
     ] {
         let (_directory, context) = place("", &files);
