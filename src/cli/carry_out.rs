@@ -24,6 +24,8 @@ pub enum Goal {
     Switch(u64),
     /// The container engine and toolkit alone: no generation.
     Toolkit,
+    /// A tree that bedplate comes to later: no generation.
+    Bare,
 }
 
 /// What a host or tree is brought to, and with what.
@@ -84,6 +86,7 @@ impl<'a> Run<'a> {
             Goal::Provision => plan::make(&self.inputs, &state, plan::Goal::Provision),
             Goal::Switch(number) => plan::make(&self.inputs, &state, plan::Goal::Switch(number)),
             Goal::Toolkit => plan::toolkit(&self.inputs, &state),
+            Goal::Bare => plan::bare(&self.inputs, &state),
         }
     }
 
@@ -95,7 +98,7 @@ impl<'a> Run<'a> {
         let progress = context.ui.progress();
         let supply = match self.goal {
             Goal::Switch(_) => Supply::offline(context),
-            Goal::Provision | Goal::Toolkit => Supply::new(context, &self.pinned.profile)?,
+            Goal::Provision | Goal::Toolkit | Goal::Bare => Supply::new(context, &self.pinned.profile)?,
         };
         let with = provision::Context {
             root: self.root,
@@ -109,7 +112,7 @@ impl<'a> Run<'a> {
             progress: progress.as_ref(),
         };
         let outcome = match self.goal {
-            Goal::Toolkit => provision::apply_alone(plan, &with).await?,
+            Goal::Toolkit | Goal::Bare => provision::apply_alone(plan, &with).await?,
             Goal::Provision | Goal::Switch(_) => provision::apply(plan, &with).await?,
         };
         self.tell(context, plan, &outcome);
@@ -130,7 +133,7 @@ impl<'a> Run<'a> {
         }
         let done = format!("{} carried out", text::count(outcome.changed, "step"));
         context.ui.say(&match self.goal {
-            Goal::Toolkit => done,
+            Goal::Toolkit | Goal::Bare => done,
             Goal::Provision | Goal::Switch(_) => {
                 format!("generation {} is current: {done}", outcome.generation)
             }

@@ -3,6 +3,7 @@
 //! A plan is a function of what is on the host and of what bedplate may have left there, never of how
 //! far a run got: that is why an interrupted run needs no repair of its own.
 
+mod bare;
 mod boot_entry;
 mod daemon;
 pub mod dpkg;
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use self::{
+    bare::bare,
     boot_entry::{BootMenu, GRUB_DEFAULT},
     daemon::{KeyChange, PATH as DAEMON},
     record::{

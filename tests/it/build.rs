@@ -217,6 +217,26 @@ fn a_damaged_package_is_fetched_again() {
 }
 
 #[test]
+fn a_host_that_bedplate_comes_to_later_has_nothing_of_it() {
+    let place = Place::new();
+    let image = IMAGE.replace("\"tar\", \"oci\"", "\"tar\"");
+    let image = format!("{image}include = [\"packages\", \"files\", \"users\"]\n");
+    std::fs::write(place.path("images/small.toml"), image).unwrap();
+    place.passes(&["lock", "small"]);
+    place.passes(&["--quiet", "build", "small", "--output", "out", "--keep-tree"]);
+    let tree = place.tree();
+    assert!(tree.join("etc/sysctl.d/60-inference.conf").exists() && tree.join("data/minerhome").is_dir());
+    for own in ["var/lib/bedplate", "usr/local/bin/bedplate", "etc/systemd/system/bedplate-boot.service"] {
+        assert!(!tree.join(own).exists(), "{own}");
+    }
+    let status = std::fs::read_to_string(tree.join("var/lib/dpkg/status")).unwrap();
+    assert!(status.contains("Status: install ok installed") && !status.contains("Status: hold"));
+    let shown = tree.to_str().unwrap();
+    place.refuses(&["verify", shown], 2, &["--profile"]);
+    assert!(place.passes(&["verify", shown, "--profile", "small"]).contains("no difference"));
+}
+
+#[test]
 fn what_is_not_built_yet_is_said() {
     let place = Place::new();
     place.passes(&["lock", "small"]);

@@ -30,12 +30,12 @@ use crate::{
     },
     digest::{Digest, Hasher},
     error::{Doing, Error, Result},
-    host::{provision, secrets::Frame},
+    host::{layout::STATE, provision, secrets::Frame},
     lock::{
         self,
         bundle::{Bundle, Pinned},
     },
-    profile::image_definition::{Format as ImageFormat, RootFileSystem},
+    profile::image_definition::{Format as ImageFormat, Part, RootFileSystem},
     store::Store,
     system::files::{self, Root},
     ui::text,
@@ -131,12 +131,18 @@ impl Image<'_> {
             let held = provision::hold(tree, "build")?;
             let frame = Frame::default();
             let places = carry::places(context);
-            let run = Run::new(context, tree, (self.bundle, self.pinned), &frame, places, Goal::Provision)
+            let whole = definition.include.contains(&Part::Bedplate);
+            let goal = if whole { Goal::Provision } else { Goal::Bare };
+            let run = Run::new(context, tree, (self.bundle, self.pinned), &frame, places, goal)
                 .dated(timestamp(built.time));
             let plan = run.plan().await?;
             plan.refuse()?;
             run.apply(context, &held, &plan).await?;
             drop(held);
+            if !whole {
+                // The lock that was held lay there.
+                tree.remove_tree(STATE)?;
+            }
             work::put(tree, &settings, built.time)?;
             work::put(tree, &[self.record_in_tree(built.time)?], built.time)?;
             let mut owned: BTreeSet<String> = packaged(tree)?.difference(&before).cloned().collect();

@@ -86,9 +86,12 @@ fn refuse_unbuilt(sources: &ImageSources) -> Result<()> {
     if definition.include.contains(&Part::Images) {
         return no("`images` among `include`", "leave it out: images are pulled by digest at the first boot");
     }
-    let whole = [Part::Packages, Part::Files, Part::Users, Part::Bedplate, Part::Profile];
-    if let Some(part) = whole.iter().find(|part| !definition.include.contains(part)) {
+    let always = [Part::Packages, Part::Files, Part::Users];
+    if let Some(part) = always.iter().find(|part| !definition.include.contains(part)) {
         return no(&format!("`include` without `{}`", part.name()), "add it");
+    }
+    if definition.include.contains(&Part::Bedplate) != definition.include.contains(&Part::Profile) {
+        return no("`include` with one of `bedplate` and `profile`", "name both, or neither");
     }
     if definition.signing.is_some() {
         return no("`[signing]`, since there are no modules to sign", "remove it");

@@ -1,0 +1,32 @@
+//! A tree that bedplate comes to later: what a profile says of it, and nothing of bedplate's own.
+
+use super::{
+    Goal, HostState, Inputs, Plan, Step,
+    boot_entry::GRUB_DEFAULT,
+    make,
+    wanted::{UNIT, UNIT_ENABLED},
+};
+use crate::error::Result;
+
+/// The steps of a plan that bring users, files and configuration into a tree, for `apply_alone`: no generation, no held
+/// package, no program, no boot unit, and no choice of a boot entry, which all are a provisioned host's.
+///
+/// # Errors
+/// As [`make`].
+pub fn bare(inputs: &Inputs, state: &HostState) -> Result<Plan> {
+    let mut plan = make(inputs, state, Goal::Provision)?;
+    plan.steps.retain(|step| !is_own(step));
+    // Nothing waits in a tree of which nothing is recorded.
+    plan.deferred.clear();
+    Ok(plan)
+}
+
+/// Whether a step is about bedplate itself, not about what the profile says.
+fn is_own(step: &Step) -> bool {
+    let own = |path: &str| [UNIT, UNIT_ENABLED, GRUB_DEFAULT].contains(&path);
+    match step {
+        Step::HoldPackages { .. } | Step::InstallBinary { .. } | Step::MakeBootMenu { .. } => true,
+        Step::WriteFile { path, .. } | Step::MakeLink { path, .. } => own(path),
+        _ => false,
+    }
+}
