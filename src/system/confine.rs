@@ -20,7 +20,10 @@ use std::{
 use rustix::{
     fs::{CWD, Mode, OFlags, openat, symlinkat},
     io::Errno,
-    mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount},
+    mount::{
+        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount,
+        unmount,
+    },
 };
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use serde::{Deserialize, Serialize};
@@ -31,7 +34,12 @@ use crate::error::{Doing, Error, Result};
 /// The room's host name: the same in every build.
 const HOST_NAME: &str = "bedplate";
 /// Device nodes that programs may use; nothing of the host hangs on them.
-const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+const NODES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+/// Files of `/proc` that tell of the host and that scripts are known to write down: where it swaps to (initramfs-tools),
+/// how it was booted, which modules it has. Empty in a room.
+const TALES: [&str; 3] = ["swaps", "cmdline", "modules"];
+/// Parts of `/proc` through which the host itself could be changed: only read in a room.
+const LEVERS: [&str; 2] = ["sys", "sysrq-trigger"];
 /// `PATH` of every job (Debian's default for root).
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Most bytes of orders.
@@ -104,6 +112,8 @@ pub fn inside(orders: &mut dyn Read, out: &mut dyn Write) -> Result<bool> {
     let mut text = Vec::new();
     orders.take(ORDERS).read_to_end(&mut text).doing(|| "reading a room's orders")?;
     let orders: Orders = serde_json::from_slice(&text).doing(|| "reading a room's orders")?;
+    // No terminal: a script that asks something gets no answer instead of the user's.
+    rustix::process::setsid().doing(|| "leaving the terminal")?;
     lay_out(&orders).doing(|| format!("making a room of `{}`", orders.root.display()))?;
     let flushes = without_flushes()?;
     seccompiler::apply_filter(&flushes)
@@ -151,8 +161,12 @@ fn start(job: &Job) -> std::io::Result<Option<i32>> {
 /// Lays the tree out as `/` with what programs need to run, all of it mounts of this room.
 fn lay_out(orders: &Orders) -> std::io::Result<()> {
     let root = &orders.root;
+    // The modes below are meant as they are.
+    rustix::process::umask(Mode::empty());
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     mount_bind(root, root)?;
+    // Programs of the tree are run, also where the file system it lies on is mounted `noexec`.
+    mount_remount(root, MountFlags::BIND, "")?;
     rustix::process::chdir(root)?;
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     for name in ["proc", "dev", "run", "tmp"] {
@@ -167,6 +181,16 @@ fn lay_out(orders: &Orders) -> std::io::Result<()> {
         let place = format!("dev/{name}");
         drop(openat(CWD, place.as_str(), OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o666))?);
         mount_bind(format!("/dev/{name}"), place.as_str())?;
+    }
+    for name in TALES {
+        let place = format!("proc/{name}");
+        where_there(mount_bind("dev/null", place.as_str()))?;
+    }
+    for name in LEVERS {
+        let place = format!("proc/{name}");
+        if where_there(mount_bind(place.as_str(), place.as_str()))? {
+            mount_remount(place.as_str(), MountFlags::BIND | MountFlags::RDONLY | quiet, "")?;
+        }
     }
     for (name, target) in [
         ("dev/fd", "/proc/self/fd"),
@@ -193,6 +217,15 @@ fn lay_out(orders: &Orders) -> std::io::Result<()> {
     unmount(".", UnmountFlags::DETACH)?;
     rustix::process::chdir("/")?;
     Ok(())
+}
+
+/// Whether there was something to mount over: kernels are built with more or less in `/proc`.
+fn where_there(mounted: std::result::Result<(), Errno>) -> std::io::Result<bool> {
+    match mounted {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A filter under which the system calls that flush succeed without doing anything (seccomp(2), `SECCOMP_RET_ERRNO`

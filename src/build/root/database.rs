@@ -193,7 +193,9 @@ impl Triggers {
             .extend(interested.interests.keys().filter(|name| name.starts_with('/') && below(name)).cloned());
         names.sort_unstable();
         names.dedup();
-        let text: String = names.iter().map(|name| format!("{name} -\n")).collect();
+        // What is there waits for the next dpkg as well.
+        let mut text = text(root, "triggers/Unincorp")?;
+        text.extend(names.iter().map(|name| format!("{name} -\n")));
         put(&mut Planter::new(root), "triggers/Unincorp", text.as_bytes(), 0o644)
     }
 

@@ -33,7 +33,10 @@ use crate::{
     lock::LockedPackage,
     progress::{Progress, Unit},
     store::Store,
-    system::files::{Meta, Owner, Planter, Root},
+    system::{
+        clock,
+        files::{Meta, Owner, Planter, Root},
+    },
 };
 
 /// What a merged `/usr` has at its top on amd64 and arm64 (Debian Policy 10.1). Of others base-files makes links where
@@ -93,11 +96,12 @@ pub struct Unpacked {
 /// A package is not in the store, damaged, or not what the lock says; a script fails; there is no space; the tree's
 /// programs cannot be run confined here.
 pub async fn make(request: &Request<'_>) -> Result<Built> {
-    let mut clock = Clock::new();
+    let mut watch = Stopwatch::new();
     let packages = read_all(request)?;
     let time = packages.iter().map(|package| package.built).max().unwrap_or(0);
+    refuse_slow_clock(time)?;
     let order = order::order(&packages);
-    clock.lap("read control files");
+    watch.lap("read control files");
     let dpkg = packages.iter().find(|package| package.locked.name == "dpkg").ok_or_else(|| {
         Error::usage("an image needs `dpkg` among the locked packages, and the lock has none")
             .hint("lock the profile again: `bedplate lock`")
@@ -124,10 +128,10 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
     let base: Vec<usize> = order.sorted.iter().copied().filter(|at| order.base.contains(at)).collect();
     let first: Vec<usize> = base.iter().chain(order.waves.first().into_iter().flatten()).copied().collect();
     work.unpack(&first)?;
-    clock.lap("unpack");
+    watch.lap("unpack");
     let mut jobs: Vec<_> = work.with_preinst(&base).map(|package| room.preinst(package)).collect();
     jobs.push(work.configure(&room, &base, "configure the base"));
-    clock.jobs(room.run(jobs, work.stand_ins()?).await?);
+    watch.jobs(room.run(jobs, work.stand_ins()?).await?);
     work.configured.extend(&base);
     for wave in order.waves.iter().skip(1) {
         let mut jobs = Vec::new();
@@ -138,10 +142,10 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
         jobs.extend(work.with_preinst(wave).map(|package| room.preinst(package)));
         // The scripts are needed before the files.
         database::write_info(request.root, &packages, wave, &Contents::default())?;
-        clock.jobs(room.run(jobs, work.stand_ins()?).await?);
+        watch.jobs(room.run(jobs, work.stand_ins()?).await?);
         work.configured.extend(&before);
         work.unpack(wave)?;
-        clock.lap("unpack");
+        watch.lap("unpack");
     }
     request.progress.finished(task, None);
     let task = "configure packages";
@@ -150,7 +154,7 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
         "configuring packages (`dpkg --configure --pending`)",
         &["dpkg", "--force-unsafe-io", "--configure", "--pending"],
     );
-    clock.jobs(room.run(vec![job], work.stand_ins()?).await?);
+    watch.jobs(room.run(vec![job], work.stand_ins()?).await?);
     if let Some((name, status)) = database::unfinished(request.root)?.into_iter().next() {
         return Err(Error::failed(format!("package {name} is not configured: dpkg says `{status}`")));
     }
@@ -160,7 +164,7 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
         (package.locked.name.clone(), Unpacked { bytes: *bytes, built: package.built })
     });
     let unpacked = unpacked.collect();
-    Ok(Built { time, spent: clock.spent, packages: unpacked })
+    Ok(Built { time, spent: watch.spent, packages: unpacked })
 }
 
 /// An initramfs for each kernel; then takes out of the tree what was made by chance, by a clock, or by the making.
@@ -169,7 +173,7 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
 /// # Errors
 /// The initramfs cannot be made; the tree cannot be read or changed.
 pub async fn finish(request: &Request<'_>, built: &mut Built) -> Result<()> {
-    let mut clock = Clock::new();
+    let mut watch = Stopwatch::new();
     let room = Room {
         root: request.root,
         program: request.program.to_path_buf(),
@@ -181,12 +185,12 @@ pub async fn finish(request: &Request<'_>, built: &mut Built) -> Result<()> {
     if !jobs.is_empty() {
         let task = "make the initramfs";
         request.progress.started(task, None, Unit::None);
-        clock.jobs(room.run(jobs, BTreeMap::new()).await?);
+        watch.jobs(room.run(jobs, BTreeMap::new()).await?);
         request.progress.finished(task, None);
     }
     normalise::normalise(request.root, built.time)?;
-    clock.lap("normalise");
-    built.spent.append(&mut clock.spent);
+    watch.lap("normalise");
+    built.spent.append(&mut watch.spent);
     Ok(())
 }
 
@@ -217,6 +221,19 @@ fn read_all<'a>(request: &Request<'a>) -> Result<Vec<Package<'a>>> {
     read.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
+/// Files that scripts make have this machine's time, and only what is newer than the image is given the image's.
+fn refuse_slow_clock(time: i64) -> Result<()> {
+    let now = clock::now().as_second();
+    if now >= time {
+        return Ok(());
+    }
+    let newest = jiff::Timestamp::from_second(time).unwrap_or_default();
+    Err(Error::failed(format!(
+        "this machine's clock is behind the newest locked package, which was built at {newest}"
+    ))
+    .hint("set the clock: `timedatectl set-ntp true`"))
+}
+
 /// The merged `/usr` and an empty database.
 fn begin(root: &Root, time: i64) -> Result<()> {
     let mut planter = Planter::new(root);
@@ -225,8 +242,11 @@ fn begin(root: &Root, time: i64) -> Result<()> {
         let meta = Meta { mode: 0o777, owner: Owner::ROOT, modified: time };
         planter.link(name.as_bytes(), format!("usr/{name}").as_bytes(), meta)?;
     }
-    // `/var/lock` is a link to it, and packages have directories there.
+    // base-files has these links; packages that have directories behind them must find them.
     planter.directory(b"run/lock")?;
+    let meta = Meta { mode: 0o777, owner: Owner::ROOT, modified: time };
+    planter.link(b"var/run", b"/run", meta)?;
+    planter.link(b"var/lock", b"/run/lock", meta)?;
     database::begin(root)
 }
 
@@ -343,12 +363,12 @@ impl<'w> Work<'w, '_> {
 }
 
 /// Who spent how long.
-struct Clock {
+struct Stopwatch {
     since: Instant,
     spent: Vec<(String, Duration)>,
 }
 
-impl Clock {
+impl Stopwatch {
     fn new() -> Self {
         Self { since: Instant::now(), spent: Vec::new() }
     }

@@ -29,8 +29,8 @@ pub struct Package<'l> {
     pub same: bool,
     /// Names in `Pre-Depends`, any alternative.
     pub pre_depends: BTreeSet<String>,
-    /// Names in `Replaces`, whose versions hold for what is locked.
-    pub replaces: BTreeSet<String>,
+    /// `Replaces`, as it stands in the stanza.
+    replaces: String,
     /// Configuration files, in the package's order.
     pub conffiles: Vec<Conffile>,
     /// Every other control file by name: scripts, `md5sums`, `triggers`, `shlibs`.
@@ -68,6 +68,15 @@ impl Package<'_> {
         } else {
             self.locked.name.clone()
         }
+    }
+
+    /// Whether it may take files of `other`, in the version that is locked (Debian Policy 7.6.1).
+    pub fn replaces(&self, other: &Package<'_>) -> bool {
+        let relations = relation::parse(&self.replaces).unwrap_or_default();
+        let fits = |relation: &relation::Relation<'_>| {
+            relation.name == other.locked.name && relation.admits(&other.locked.version)
+        };
+        relations.iter().flatten().any(fits)
     }
 
     /// `NAME VERSION`, for messages.
@@ -110,12 +119,14 @@ pub fn read<'l>(store: &Store, locked: &'l LockedPackage) -> Result<Package<'l>>
     let built = files.values().map(|file| file.modified).chain([stanza.modified]).max().unwrap_or(0);
     let text = String::from_utf8_lossy(&stanza.content).trim().to_owned();
     let conffiles = files.get("conffiles").map(|file| conffiles(&file.content)).unwrap_or_default();
+    // Refused here, where the package is known, and not when a file is in question.
+    names(&text, "Replaces", locked)?;
     let mut package = Package {
         locked,
         essential: field(&text, "Essential").is_some_and(|value| value.eq_ignore_ascii_case("yes")),
         same: field(&text, "Multi-Arch").is_some_and(|value| value.eq_ignore_ascii_case("same")),
         pre_depends: names(&text, "Pre-Depends", locked)?,
-        replaces: names(&text, "Replaces", locked)?,
+        replaces: whole_field(&text, "Replaces").unwrap_or_default(),
         stanza: text,
         conffiles,
         files,

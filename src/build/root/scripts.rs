@@ -17,6 +17,8 @@ use crate::{
 
 /// How long all jobs of one room may take.
 const LIMIT: Duration = Duration::from_hours(1);
+/// With less free space, in bytes, a failed script is put down to the disk.
+const ROOM: u64 = 32 << 20;
 /// Lines of output shown of a job that failed.
 const LINES: usize = 12;
 
@@ -59,17 +61,28 @@ impl Room<'_> {
                 (None, Some(code)) => format!("failed with exit status {code}"),
                 (None, None) => "was ended by a signal".to_owned(),
             };
-            return Err(Error::failed(format!("{} {how}{said}", failed.what))
-                .hint("the package of that script is at fault, or something it expects is not in the profile's packages"));
+            return Err(Error::failed(format!("{} {how}{said}", failed.what)).hint(self.hint()?));
         }
         if !output.success() || done.len() != all.len() {
             let at = all.get(done.len()).map_or("the room", String::as_str);
             return Err(Error::failed(format!(
                 "running {at} confined: the room could not be made or was ended{said}"
             ))
-            .hint("a build needs root, or user namespaces: see `unshare --mount --pid --fork true`"));
+            .hint("where that says nothing: `unshare --mount --pid --fork true` shows whether rooms can be made here, `dmesg` whether memory ran out"));
         }
         Ok(done)
+    }
+
+    /// What is to be done about a job that failed.
+    fn hint(&self) -> Result<String> {
+        if self.root.free_space("/")?.bytes_free < ROOM {
+            let shown = self.root.path().display();
+            return Ok(format!(
+                "there is no space left: make room where the store is (`df -h {shown}`), or name another with `--store`"
+            ));
+        }
+        Ok("the package of that script is at fault, or something it expects is not in the profile's packages"
+            .to_owned())
     }
 
     /// A job of the tree: `DEBIAN_FRONTEND`, the clock and the like set.

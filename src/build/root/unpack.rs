@@ -19,6 +19,8 @@ use crate::{
 
 /// What dpkg calls a configuration file until its package is configured (dpkg(1)).
 const NEW: &[u8] = b".dpkg-new";
+/// Most packages unpacked at once: each takes up to 64 MiB for its decompression.
+const THREADS: usize = 16;
 /// How often an entry is written anew where another thread is at the same path: twice is all that can happen.
 const ATTEMPTS: usize = 4;
 
@@ -36,14 +38,23 @@ pub struct Diversion {
 pub struct Contents {
     /// By package: its entries in the package's order, relative to the top, without a leading `/`.
     pub lists: BTreeMap<usize, Vec<Vec<u8>>>,
-    /// Paths of files and links, and whose they are.
-    owners: HashMap<Vec<u8>, usize>,
+    /// Places of files and links, and whose they are.
+    owners: HashMap<Vec<u8>, Claimed>,
     /// Entries that another package replaced, by the package that lost them.
     lost: BTreeMap<usize, BTreeSet<Vec<u8>>>,
-    /// Directories: path, place of the package in the order, mode, owner.
+    /// Directories of this wave: path, place of the package in the order, mode, owner.
     directories: Vec<(Vec<u8>, usize, u32, Owner)>,
+    /// Directories that earlier waves have finished.
+    finished: BTreeSet<Vec<u8>>,
     /// Bytes unpacked, by package.
     pub bytes: BTreeMap<usize, u64>,
+}
+
+/// Whose a place is, and what its owner calls it.
+#[derive(Debug)]
+struct Claimed {
+    at: usize,
+    path: Vec<u8>,
 }
 
 impl Contents {
@@ -86,10 +97,11 @@ impl Unpacking<'_> {
         let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
         let contents = Mutex::new(contents);
         let failures = Mutex::new(BTreeMap::new());
+        let threads = self.threads.clamp(1, queue.len().clamp(1, THREADS));
         std::thread::scope(|scope| {
-            for _ in 0..self.threads.clamp(1, queue.len().max(1)) {
+            for _ in 0..threads {
                 scope.spawn(|| {
-                    let mut planter = Planter::new(self.root);
+                    let mut planter = Planter::one_of(threads, self.root);
                     while !stop.load(Ordering::Relaxed)
                         && let Some(at) = queue.get(next.fetch_add(1, Ordering::Relaxed))
                     {
@@ -131,13 +143,14 @@ impl Unpacking<'_> {
     /// one that is there as it is.
     fn finish_directories(&self, contents: &mut Contents) -> Result<()> {
         let mut directories = std::mem::take(&mut contents.directories);
+        // What an earlier wave has finished may have been changed by a script since.
+        directories.retain(|(path, ..)| !contents.finished.contains(path));
         directories.sort_by(|a, b| (&a.0, b.1).cmp(&(&b.0, a.1)));
         let mut planter = Planter::new(self.root);
-        for (path, _, mode, owner) in &directories {
-            planter.finish_directory(path, *mode, *owner)?;
+        for (path, _, mode, owner) in directories {
+            planter.finish_directory(&path, mode, owner)?;
+            contents.finished.insert(path);
         }
-        // An earlier wave's directories stay as they are: kept, they come last in the next pass.
-        contents.directories = directories;
         Ok(())
     }
 }
@@ -185,19 +198,24 @@ impl Into<'_, '_, '_, '_> {
         place
     }
 
-    fn claim(&self, path: &[u8]) -> Result<Claim> {
-        let key = canonical(path);
+    /// Claims the place an entry is written at; `path` is what the package calls it.
+    fn claim(&self, path: &[u8], place: &[u8]) -> Result<Claim> {
+        let key = canonical(place);
         let mut contents = held(self.contents);
-        let Some(other) = contents.owners.get(&key).copied().filter(|other| *other != self.at) else {
-            contents.owners.insert(key, self.at);
+        let before = contents.owners.get(&key).map(|owner| (owner.at, owner.path.clone()));
+        let Some((other, their_path)) = before.filter(|(other, _)| *other != self.at) else {
+            contents.owners.insert(key, Claimed { at: self.at, path: path.to_vec() });
             return Ok(Claim::New);
         };
         let (us, them) = (self.package(), &self.unpacking.packages[other]);
-        if us.replaces.contains(&them.locked.name) {
-            contents.owners.insert(key, self.at);
-            contents.lost.entry(other).or_default().insert(path.to_vec());
+        let (ours, theirs) = (us.replaces(them), them.replaces(us));
+        // Where each replaces the other, the one that is installed later does.
+        let later = self.unpacking.place[self.at] > self.unpacking.place[other];
+        if ours && (later || !theirs) {
+            contents.owners.insert(key, Claimed { at: self.at, path: path.to_vec() });
+            contents.lost.entry(other).or_default().insert(their_path);
             Ok(Claim::Over)
-        } else if them.replaces.contains(&us.locked.name) {
+        } else if theirs {
             contents.lost.entry(self.at).or_default().insert(path.to_vec());
             Ok(Claim::Theirs)
         } else {
@@ -217,7 +235,7 @@ impl Into<'_, '_, '_, '_> {
         mut write: impl FnMut(&mut Planter<'_>, &[u8]) -> Result<Planted>,
     ) -> Result<()> {
         let place = self.place(path);
-        match self.claim(path)? {
+        match self.claim(path, &place)? {
             Claim::Theirs => return Ok(()),
             Claim::Over => {
                 self.planter.remove(&place)?;
@@ -229,7 +247,7 @@ impl Into<'_, '_, '_, '_> {
                 return Ok(());
             }
             // Whoever wrote it there has lost it to us meanwhile, or it is nobody's: a script made it.
-            if held(self.contents).owners.get(&canonical(path)) != Some(&self.at) {
+            if held(self.contents).owners.get(&canonical(&place)).map(|owner| owner.at) != Some(self.at) {
                 return Ok(());
             }
             self.planter.remove(&place)?;
@@ -267,13 +285,22 @@ impl Sink for Into<'_, '_, '_, '_> {
             }
             MemberKind::File(_) => self.plant(path, |planter, place| planter.file(place, meta, content)),
             MemberKind::Hard(to) => {
-                let to = self.place(to);
-                self.plant(path, |planter, place| planter.hard(place, &to))
+                let first = self.place(to);
+                if held(self.contents).owners.get(&canonical(&first)).map(|owner| owner.at) != Some(self.at) {
+                    return Err(Error::failed(format!(
+                        "{} has `/{}` under a further name, and another package replaces it",
+                        self.package().shown(),
+                        String::from_utf8_lossy(to)
+                    ))
+                    .hint("report it: no package of Debian is known to do that"));
+                }
+                self.plant(path, |planter, place| planter.hard(place, &first))
             }
             MemberKind::Link(target) => {
                 // The links of a merged `/usr` are made beforehand, and base-files has them too.
-                if self.planter.link_target(path).is_some_and(|there| there == *target) {
-                    return self.claim(path).map(drop);
+                let place = self.place(path);
+                if self.planter.link_target(&place).is_some_and(|there| there == *target) {
+                    return self.claim(path, &place).map(drop);
                 }
                 self.plant(path, |planter, place| planter.link(place, target, meta))
             }

@@ -6,7 +6,7 @@ use std::{
     num::NonZero,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::Serialize;
@@ -123,6 +123,7 @@ impl Image<'_> {
         let definition = &self.sources.definition;
         let root = definition.disk.is_some().then(|| self.ids().root_partition.to_string());
         let settings = settings::settings(definition, root.as_deref());
+        self.refuse_both(&settings)?;
         context.run(async {
             let mut built = root::make(&request).await?;
             work::refuse_lacking(tree, &settings::needs(definition), &self.sources.shown)?;
@@ -154,6 +155,21 @@ impl Image<'_> {
         })
     }
 
+    /// An error where profile and definition have a say in the same file.
+    fn refuse_both(&self, settings: &[Setting]) -> Result<()> {
+        let paths = self.pinned.profile.files.iter().map(|file| file.path.as_str());
+        for path in paths {
+            if settings.iter().any(|setting| path.strip_prefix('/') == Some(setting.path.as_str())) {
+                return Err(Error::usage(format!(
+                    "`{path}` is in the profile's `[[file]]`, and `{}` has a say in it too",
+                    self.sources.shown
+                ))
+                .hint("take it out of the profile: the image definition's `[hostname]`, `network`, `first-boot` and `[disk]` make it"));
+            }
+        }
+        Ok(())
+    }
+
     /// Writes every form of the tree that the definition asks for.
     pub(super) fn write(
         &self,
@@ -162,10 +178,12 @@ impl Image<'_> {
         owned: &BTreeSet<String>,
         (work, output): (&Work, &Path),
     ) -> Result<Report> {
+        let name = self.name();
+        // Until all is written, no record says that it is there.
+        files::write_output(&output.join(record::file_name(&name)), b"", 0o644)?;
         let begun = Instant::now();
         let tree = Tree::read(Root::open(root.path())?)?;
         built.spent.push(("look at the tree".to_owned(), begun.elapsed()));
-        let name = self.name();
         let mut parts = BTreeMap::new();
         for format in &self.sources.definition.formats {
             let begun = Instant::now();
@@ -196,9 +214,9 @@ impl Image<'_> {
             parts.insert("qcow2".to_owned(), of_file(path)?);
             built.spent.push(("write qcow2".to_owned(), begun.elapsed()));
         }
+        files::write_output(&output.join(sbom::file_name(&name)), &self.sbom(root, built.time)?, 0o644)?;
         let record = self.record(built.time, &parts).write()?;
         files::write_output(&output.join(record::file_name(&name)), record.as_bytes(), 0o644)?;
-        files::write_output(&output.join(sbom::file_name(&name)), &self.sbom(root, built.time)?, 0o644)?;
         let time = timestamp(built.time).to_string();
         let milliseconds = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let spent = built.spent.into_iter().map(|(what, took)| (what, milliseconds(took))).collect();
@@ -285,8 +303,8 @@ impl Image<'_> {
         Ok(Piece { path, digest: image.manifest.digest, bytes, layers, layout: Some(layout) })
     }
 
-    /// Whether the image is in `output` already, made from the same: its record says so, and each part is there in its
-    /// size.
+    /// Whether the image is in `output` already, made from the same: its record says so, each part is there in its size,
+    /// and none was changed after the record, which is written last.
     pub(super) fn is_built(&self, output: &Path) -> bool {
         let path = output.join(record::file_name(&self.name()));
         let Ok(text) = files::read_text(&path, record::MAX_SIZE) else { return false };
@@ -295,15 +313,22 @@ impl Image<'_> {
             return false;
         };
         let formats = &self.sources.definition.formats;
-        let whole = |(name, part): (&String, &record::Part)| {
-            files::open_input(&output.join(name)).is_ok_and(|(_, size)| size == part.size)
+        let Some(made) = modified(&path) else { return false };
+        let in_place = |path: &Path, size: u64| {
+            files::open_input(path).is_ok_and(|(_, there)| there == size)
+                && modified(path).is_some_and(|modified| modified <= made)
         };
+        let whole = |(name, part): (&String, &record::Part)| in_place(&output.join(name), part.size);
         let count = parts.files.len() + usize::from(parts.oci.is_some());
         let layout = parts.oci.as_ref().is_none_or(|oci| {
-            let there = layout_digest(&output.join(format!("{}.oci", self.name())));
-            there == Some(oci.manifest.digest)
+            let layout = output.join(format!("{}.oci", self.name()));
+            let mut blobs = oci.layers.iter().chain([&oci.manifest, &oci.config]);
+            let blob = |part: &record::Part| layout.join("blobs/sha256").join(part.digest.hex());
+            layout_digest(&layout) == Some(oci.manifest.digest)
+                && blobs.all(|part| in_place(&blob(part), part.size))
         });
-        inputs == self.inputs && count == formats.len() && layout && parts.files.iter().all(whole)
+        let sbom = modified(&output.join(sbom::file_name(&self.name()))).is_some_and(|time| time <= made);
+        inputs == self.inputs && count == formats.len() && layout && sbom && parts.files.iter().all(whole)
     }
 
     /// What the image was made from, and its parts.
@@ -371,6 +396,11 @@ fn packaged(root: &Root) -> Result<BTreeSet<String>> {
 pub(super) fn threads() -> NonZero<u32> {
     let count = std::thread::available_parallelism().map_or(1, NonZero::get);
     NonZero::new(u32::try_from(count).unwrap_or(1)).unwrap_or(NonZero::<u32>::MIN)
+}
+
+/// When a file was last written.
+fn modified(path: &Path) -> Option<SystemTime> {
+    files::open_input(path).ok()?.0.metadata().ok()?.modified().ok()
 }
 
 /// The digest of the image that the layout in a directory has.

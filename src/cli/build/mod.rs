@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     fleet::wire::Carries,
     host::content::Content,
-    lock::bundle::Pinned,
+    lock::{Lock, LockedPackage, bundle::Pinned},
     profile::{DriverFlavor, image_definition::Part},
     store::Store,
     system::files,
@@ -22,8 +22,8 @@ use crate::{
 /// Runs `build`.
 pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
     let sources = ImageSources::read(context, args.image.as_deref())?;
-    refuse_unbuilt(&sources)?;
     let (bundle, pinned) = sources.profile.pinned(context)?;
+    refuse_unbuilt(&sources, &pinned.lock)?;
     if pinned.lock.packages.is_empty() {
         return Err(Error::usage(format!(
             "the lock of `{}` has no packages, and an image is made of them",
@@ -77,7 +77,7 @@ pub(super) fn threads() -> usize {
 }
 
 /// What this version cannot do of a definition.
-fn refuse_unbuilt(sources: &ImageSources) -> Result<()> {
+fn refuse_unbuilt(sources: &ImageSources, lock: &Lock) -> Result<()> {
     let definition = &sources.definition;
     let no = |what: &str, instead: &str| {
         Err(Error::usage(format!("`{}`: not in this version yet: {what}", sources.shown))
@@ -92,6 +92,14 @@ fn refuse_unbuilt(sources: &ImageSources) -> Result<()> {
     }
     if definition.include.contains(&Part::Bedplate) != definition.include.contains(&Part::Profile) {
         return no("`include` with one of `bedplate` and `profile`", "name both, or neither");
+    }
+    let own = sources.profile.profile.host.architecture.as_str();
+    let foreign = |package: &&LockedPackage| ![own, "all"].contains(&package.architecture.as_str());
+    if let Some(package) = lock.packages.iter().find(foreign) {
+        return no(
+            &format!("packages of another architecture, such as {}:{}", package.name, package.architecture),
+            "leave them out of the profile",
+        );
     }
     if definition.signing.is_some() {
         return no("`[signing]`, since there are no modules to sign", "remove it");

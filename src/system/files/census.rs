@@ -185,7 +185,8 @@ fn entry(path: String, kind: FoundKind, stat: &RawStat, xattrs: BTreeMap<String,
     }
 }
 
-/// The extended attributes that belong to a file, not to where it lies: SELinux labels are the policy's.
+/// The extended attributes that belong to a file, not to where it lies: labels and signatures are a host's policy's,
+/// access lists and compression may come from the directory above.
 fn attributes(fd: &OwnedFd) -> std::result::Result<BTreeMap<String, Vec<u8>>, Errno> {
     let mut names = vec![0_u8; 1024];
     let length = loop {
@@ -199,7 +200,7 @@ fn attributes(fd: &OwnedFd) -> std::result::Result<BTreeMap<String, Vec<u8>>, Er
     let mut found = BTreeMap::new();
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let Ok(name) = std::str::from_utf8(name) else { continue };
-        if name == "security.selinux" {
+        if name != "security.capability" && !name.starts_with("user.") {
             continue;
         }
         let mut value = vec![0_u8; ATTRIBUTE];

@@ -22,8 +22,9 @@ use rustix::{
 use super::{Owner, Root, failure};
 use crate::error::{Error, Result};
 
-/// How many directories are held open.
-const OPEN: usize = 128;
+/// How many directories all planters of a process may hold open together: half of the usual limit of descriptors
+/// (getrlimit(2), systemd's default of 1024).
+const OPEN: usize = 512;
 /// Bytes copied at once.
 const PIECE: usize = 128 * 1024;
 
@@ -51,13 +52,20 @@ pub enum Planted {
 pub struct Planter<'r> {
     root: &'r Root,
     directories: HashMap<Vec<u8>, Rc<OwnedFd>>,
+    open: usize,
     buffer: Vec<u8>,
 }
 
 impl<'r> Planter<'r> {
     /// Writes beneath `root`.
     pub fn new(root: &'r Root) -> Self {
-        Self { root, directories: HashMap::new(), buffer: vec![0; PIECE] }
+        Self::one_of(1, root)
+    }
+
+    /// The same, where so many are at work at once.
+    pub fn one_of(count: usize, root: &'r Root) -> Self {
+        let open = (OPEN / count.max(1)).clamp(4, 128);
+        Self { root, directories: HashMap::new(), open, buffer: vec![0; PIECE] }
     }
 
     /// Makes a directory, 0755 until [`Planter::finish_directory`]; [`Planted::Taken`] where it is there, or a link to
@@ -203,7 +211,7 @@ impl<'r> Planter<'r> {
             }
             Err(error) => return Err(self.cannot(above, error)),
         };
-        if self.directories.len() >= OPEN {
+        if self.directories.len() >= self.open {
             self.directories.clear();
         }
         let fd = Rc::new(fd);
