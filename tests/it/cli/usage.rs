@@ -41,10 +41,7 @@ fn what_is_not_a_verb_or_flag_is_wrong_usage() {
 fn verbs_of_later_parts_say_so() {
     let place = Place::with("", "");
     for (arguments, names) in [
-        (&["build"][..], "build"),
-        (&["build", "images/h100", "--verify-twice"], "build"),
-        (&["verify"], "verify"),
-        (&["verify", "/dev/null"], "verify"),
+        (&["verify", "/dev/null"][..], "verify"),
         (&["fleet"], "fleet"),
         (&["fleet", "roll", "p", "--hosts", "a,b"], "fleet"),
         (&["doctor", "p", "--watch"], "--watch"),
