@@ -1,7 +1,11 @@
 //! Content digests: `sha256:` and 64 lower-case hexadecimal digits
 //! (OCI image specification, descriptor.md, "Digests").
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    io::{self, Read},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -17,6 +21,26 @@ impl Digest {
     /// The digest of `content`.
     pub fn of(content: impl AsRef<[u8]>) -> Self {
         Self(Sha256::digest(content.as_ref()).into())
+    }
+
+    /// The digest of all that `reader` gives, and how many bytes that is.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn of_reader(mut reader: impl Read) -> io::Result<(Self, u64)> {
+        let (mut hasher, mut size) = (Hasher::new(), 0);
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok((hasher.finish(), size)),
+                Ok(count) => {
+                    hasher.update(&buffer[..count]);
+                    size += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// A digest from its 32 raw bytes.

@@ -17,7 +17,7 @@
 pub mod archive;
 mod catalog;
 pub mod closure;
-mod control;
+pub(crate) mod control;
 pub mod deb;
 pub mod download;
 mod explain;

@@ -2,13 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::write::layers::Group;
+use super::{owners, write::layers::Group};
 use crate::{error::Result, lock::LockedPackage, system::files::Root};
-
-/// dpkg's lists of files.
-const INFO: &str = "/var/lib/dpkg/info";
-/// The largest list read, in bytes.
-const LIMIT: u64 = 64 << 20;
 
 /// Whose each path is.
 #[derive(Debug, Default)]
@@ -32,19 +27,14 @@ impl Groups {
     ) -> Result<Self> {
         let by_package = by_package(packages);
         let mut groups = Self { configuration: configuration.into_iter().collect(), ..Self::default() };
-        for entry in root.list(INFO)? {
-            let Some(key) = entry.name.strip_suffix(".list") else { continue };
-            let name = key.split(':').next().unwrap_or(key);
-            let group = by_package.get(name).copied().unwrap_or(Group::Base);
-            let list = root.read_text(&format!("{INFO}/{}", entry.name), LIMIT)?.unwrap_or_default();
-            for path in list.lines().filter(|path| *path != "/.") {
-                let there = groups.by_path.entry(merged(path)).or_insert(group);
-                *there = (*there).min(group);
-            }
-        }
+        let group_of = |name: &str| by_package.get(name).copied().unwrap_or(Group::Base);
+        owners::each(root, &mut |name, path| {
+            let group = group_of(name);
+            let there = groups.by_path.entry(path.to_owned()).or_insert(group);
+            *there = (*there).min(group);
+        })?;
         for (name, time) in built {
-            let group = by_package.get(name.as_str()).copied().unwrap_or(Group::Base);
-            let newest = groups.newest.entry(group).or_insert(*time);
+            let newest = groups.newest.entry(group_of(name)).or_insert(*time);
             *newest = (*newest).max(*time);
         }
         Ok(groups)
@@ -62,19 +52,13 @@ impl Groups {
         if inside("/var/lib/bedplate") || self.configuration.contains(&full) {
             return Some(Group::Configuration);
         }
-        self.by_path.get(&full).copied()
+        self.by_path.get(path).copied()
     }
 
     /// When the newest package of each group was built, in seconds since 1970.
     pub fn newest(&self) -> &BTreeMap<Group, i64> {
         &self.newest
     }
-}
-
-/// `/bin/ls` is `/usr/bin/ls` in a tree with a merged `/usr`.
-fn merged(path: &str) -> String {
-    let top = ["/bin/", "/sbin/", "/lib/", "/lib64/"];
-    if top.iter().any(|top| path.starts_with(top)) { format!("/usr{path}") } else { path.to_owned() }
 }
 
 /// Each package with the group it moves with: what only the kernel, the driver or the engine wants is of their group,

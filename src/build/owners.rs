@@ -71,18 +71,36 @@ pub(super) fn owners(root: &Root, paths: &BTreeSet<&str>) -> Result<BTreeMap<Str
     if paths.is_empty() {
         return Ok(BTreeMap::new());
     }
+    for entry in root.list(INFO)? {
+        let own = format!("{INFO}/{}", entry.name);
+        if let (Some(path), Some((stem, _))) =
+            (paths.get(own.trim_start_matches('/')), entry.name.rsplit_once('.'))
+        {
+            found.insert(path, Some(name_of(stem).to_owned()));
+        }
+    }
+    each(root, &mut |name, path| {
+        let Some(path) = paths.get(path) else { return };
+        let owner = found.entry(path).or_insert_with(|| Some(name.to_owned()));
+        if owner.as_deref() != Some(name) {
+            *owner = None;
+        }
+    })?;
+    Ok(found.into_iter().filter_map(|(path, owner)| Some((path.to_owned(), owner?))).collect())
+}
+
+/// Gives each package's name with each path it has, relative to the tree's top: where it lies, after diversions and through
+/// a merged `/usr`. Names that are not UTF-8 are passed over.
+///
+/// # Errors
+/// The lists cannot be read.
+pub(super) fn each(root: &Root, take: &mut dyn FnMut(&str, &str)) -> Result<()> {
     let diversions = Diversions::read(root)?;
     let merged = merged(root)?;
     for entry in root.list(INFO)? {
-        let Some((stem, extension)) = entry.name.rsplit_once('.') else { continue };
-        let name = stem.split_once(':').map_or(stem, |(name, _)| name);
+        let Some(stem) = entry.name.strip_suffix(".list") else { continue };
+        let name = name_of(stem);
         let own = format!("{INFO}/{}", entry.name);
-        if let Some(path) = paths.get(own.trim_start_matches('/')) {
-            found.insert(path, Some(name.to_owned()));
-        }
-        if extension != "list" {
-            continue;
-        }
         let Some((file, _)) = root.open_file(&own)? else { continue };
         let mut lines = BufReader::new(file.take(LIST_MAX));
         let mut line = Vec::new();
@@ -95,16 +113,15 @@ pub(super) fn owners(root: &Root, paths: &BTreeSet<&str>) -> Result<BTreeMap<Str
                 break;
             }
             let Ok(path) = std::str::from_utf8(line.strip_suffix(b"\n").unwrap_or(&line)) else { continue };
-            let path = diversions.place(name, path).trim_start_matches('/');
-            let path = real(path, &merged);
-            let Some(path) = paths.get(path.as_ref()) else { continue };
-            let owner = found.entry(path).or_insert_with(|| Some(name.to_owned()));
-            if owner.as_deref() != Some(name) {
-                *owner = None;
-            }
+            take(name, &real(diversions.place(name, path).trim_start_matches('/'), &merged));
         }
     }
-    Ok(found.into_iter().filter_map(|(path, owner)| Some((path.to_owned(), owner?))).collect())
+    Ok(())
+}
+
+/// The package of a file in [`INFO`]: its name without the architecture.
+fn name_of(stem: &str) -> &str {
+    stem.split_once(':').map_or(stem, |(name, _)| name)
 }
 
 /// Which of [`MERGED`] are links into `/usr` here.

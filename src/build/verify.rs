@@ -14,7 +14,7 @@ use crate::{
     digest::Digest,
     error::{Error, Result},
     lock::Lock,
-    plan::dpkg::{Package, Packages, STATUS, State, UPDATES},
+    plan::dpkg::{Package, Packages, UPDATES},
     system::files::Root,
 };
 
@@ -215,7 +215,8 @@ pub fn verify(root: &Root, lock: &Lock, threads: usize) -> Result<Report> {
         return Err(Error::usage("no packages are locked: there is nothing to hold a root against")
             .hint("remove `pin-packages = false` from the profile, and lock it: `bedplate lock`"));
     }
-    let Some(installed) = read(root)? else {
+    let installed = Packages::read(|path| root.read_text(path, LIMIT), |path| root.names(path))?;
+    let Some(installed) = installed else {
         return Err(Error::failed(format!("`{}` has no dpkg database", root.path().display()))
             .hint("name the top of a Debian or Ubuntu root tree"));
     };
@@ -244,7 +245,7 @@ pub fn packages(lock: &Lock, installed: &Packages) -> Vec<Finding> {
                     found.push(finding.expected(&package.version).found(&known.version));
                 }
                 if known.broken() {
-                    let word = if known.reinstall { "reinstreq" } else { word(known.state) };
+                    let word = if known.reinstall { "reinstreq" } else { known.state.word() };
                     found.push(Finding::new(What::NotConfigured, Some(known)).found(word));
                 }
             }
@@ -283,38 +284,8 @@ fn report(lock: &Lock, installed: &Packages, files: usize, mut findings: Vec<Fin
     Report { lock: lock.digest(), outcome, counts, findings, unseen: UNSEEN }
 }
 
-/// What dpkg says is beneath `root`; `None`: it has no database.
-fn read(root: &Root) -> Result<Option<Packages>> {
-    let Some(status) = root.read_text(STATUS, LIMIT)? else { return Ok(None) };
-    let mut numbers: Vec<(u64, String)> = root
-        .list(UPDATES)?
-        .into_iter()
-        .filter_map(|entry| Some((entry.name.parse().ok()?, entry.name)))
-        .collect();
-    numbers.sort_unstable();
-    let mut updates = Vec::new();
-    for (_, name) in numbers {
-        updates.extend(root.read_text(&format!("{UPDATES}/{name}"), LIMIT)?);
-    }
-    Packages::parse(&status, &updates).map(Some)
-}
-
 fn key(name: &str, architecture: &str) -> String {
     format!("{name}:{architecture}")
-}
-
-/// dpkg's word for a state (dpkg(1), "Package states").
-fn word(state: State) -> &'static str {
-    match state {
-        State::NotInstalled => "not-installed",
-        State::ConfigFiles => "config-files",
-        State::HalfInstalled => "half-installed",
-        State::Unpacked => "unpacked",
-        State::HalfConfigured => "half-configured",
-        State::TriggersAwaited => "triggers-awaited",
-        State::TriggersPending => "triggers-pending",
-        State::Installed => "installed",
-    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::{
     secrets::{self, SecretValues},
 };
 use crate::{
-    digest::{Digest, Hasher},
+    digest::Digest,
     docker::Docker,
     error::{Doing as _, Result},
     lock::Lock,
@@ -231,15 +231,9 @@ fn look(root: &Root, path: &str, stat: &Stat, content: bool, list: bool) -> Resu
             None => PathState::Absent,
         },
         FileKind::File => match root.open_file(path)? {
-            Some((mut file, _)) => {
-                let (mut hasher, mut buffer) = (Hasher::new(), vec![0; 1 << 16]);
-                loop {
-                    match file.read(&mut buffer).doing(|| format!("reading `{path}`"))? {
-                        0 => break,
-                        count => hasher.update(&buffer[..count]),
-                    }
-                }
-                PathState::File { digest: hasher.finish(), content: None, mode, uid, gid }
+            Some((file, _)) => {
+                let (digest, _) = Digest::of_reader(file).doing(|| format!("reading `{path}`"))?;
+                PathState::File { digest, content: None, mode, uid, gid }
             }
             None => PathState::Absent,
         },

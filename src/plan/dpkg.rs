@@ -94,6 +94,22 @@ pub enum State {
     Installed,
 }
 
+impl State {
+    /// dpkg's word for it (dpkg(1), "Package states").
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NotInstalled => "not-installed",
+            Self::ConfigFiles => "config-files",
+            Self::HalfInstalled => "half-installed",
+            Self::Unpacked => "unpacked",
+            Self::HalfConfigured => "half-configured",
+            Self::TriggersAwaited => "triggers-awaited",
+            Self::TriggersPending => "triggers-pending",
+            Self::Installed => "installed",
+        }
+    }
+}
+
 impl Package {
     /// Whether it is there, whole or in part.
     pub fn present(&self) -> bool {
@@ -124,6 +140,26 @@ impl Packages {
             }
         }
         Ok(packages)
+    }
+
+    /// As [`Packages::parse`], of a root: `text` reads a file of it, `names` lists a directory. `None`: it has no
+    /// database.
+    ///
+    /// # Errors
+    /// The files cannot be read or understood.
+    pub fn read(
+        text: impl Fn(&str) -> Result<Option<String>>,
+        names: impl Fn(&str) -> Result<Vec<String>>,
+    ) -> Result<Option<Self>> {
+        let Some(status) = text(STATUS)? else { return Ok(None) };
+        let mut numbers: Vec<(u64, String)> =
+            names(UPDATES)?.into_iter().filter_map(|name| Some((name.parse().ok()?, name))).collect();
+        numbers.sort_unstable();
+        let mut updates = Vec::new();
+        for (_, name) in numbers {
+            updates.extend(text(&format!("{UPDATES}/{name}"))?);
+        }
+        Self::parse(&status, &updates).map(Some)
     }
 
     /// The packages that are there, whole or in part.

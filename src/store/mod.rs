@@ -240,17 +240,7 @@ impl Store {
     pub fn open_verified(&self, digest: &Digest) -> Result<File> {
         let (mut file, _) = self.root.open_file(&entry(digest))?.ok_or_else(|| self.absent(digest))?;
         let reading = || format!("reading `{}`", self.path(digest).display());
-        let mut hasher = Hasher::new();
-        let mut buffer = vec![0; 128 * 1024];
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => hasher.update(&buffer[..count]),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).doing(reading),
-            }
-        }
-        let actual = hasher.finish();
+        let (actual, _) = Digest::of_reader(&file).doing(reading)?;
         if actual != *digest {
             return Err(self.corrupt(digest, &actual));
         }

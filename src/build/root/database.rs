@@ -5,10 +5,12 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
     package::{ControlFile, Package},
-    unpack::{Contents, Diversion},
+    unpack::Contents,
 };
 use crate::{
+    apt::control::{self, Stanza},
     error::{Error, Result},
+    plan::dpkg::{Package as Known, Packages, State, Want},
     system::files::{Meta, Owner, Planter, Root},
 };
 
@@ -210,40 +212,18 @@ impl Triggers {
     }
 }
 
-/// The diversions that scripts have made so far: three lines each, the path, where it goes, the package or `:`
-/// (dpkg-divert(1)).
-///
-/// # Errors
-/// The file cannot be read, or is cut short.
-pub fn diversions(root: &Root) -> Result<BTreeMap<Vec<u8>, Diversion>> {
-    let text = text(root, "diversions")?;
-    let lines: Vec<&str> = text.lines().collect();
-    let mut found = BTreeMap::new();
-    for three in lines.chunks(3) {
-        let [path, to, by] = three else {
-            return Err(Error::failed("reading dpkg's diversions in the root tree: the file is cut short"));
-        };
-        let plain = |path: &str| path.trim_start_matches('/').as_bytes().to_vec();
-        let by = if *by == ":" { "" } else { by };
-        found.insert(plain(path), Diversion { to: plain(to), by: by.to_owned() });
-    }
-    Ok(found)
-}
-
-/// Packages that are not installed and configured, with what `status` says of them.
+/// The packages that are not installed and configured, with dpkg's word for how far they got.
 ///
 /// # Errors
 /// The database cannot be read.
-pub fn unfinished(root: &Root) -> Result<Vec<(String, String)>> {
-    let status = text(root, "status")?;
-    let mut found = Vec::new();
-    for stanza in status.split("\n\n").filter(|stanza| !stanza.trim().is_empty()) {
-        let field = |name| super::package::field(stanza, name).unwrap_or_default().to_owned();
-        if field("Status") != "install ok installed" {
-            found.push((field("Package"), field("Status")));
-        }
-    }
-    Ok(found)
+pub fn unfinished(root: &Root) -> Result<Vec<(String, &'static str)>> {
+    let packages = Packages::read(|path| root.read_text(path, LIMIT), |path| root.names(path))?;
+    let done = |package: &&Known| {
+        package.want == Want::Install && !package.reinstall && package.state == State::Installed
+    };
+    let all = packages.unwrap_or_default();
+    let left = all.known.values().filter(|package| !done(package));
+    Ok(left.map(|package| (package.name.clone(), package.state.word())).collect())
 }
 
 /// `Maintainer` of each package that `status` has, by name.
@@ -251,13 +231,13 @@ pub fn unfinished(root: &Root) -> Result<Vec<(String, String)>> {
 /// # Errors
 /// The database cannot be read.
 pub fn maintainers(root: &Root) -> Result<BTreeMap<String, String>> {
-    let status = text(root, "status")?;
-    let stanzas = status.split("\n\n");
+    let stanzas = control::stanzas(text(root, "status")?.as_bytes()).map_err(|bad| {
+        Error::failed(format!("dpkg's `status` in the root tree, line {}: {}", bad.line, bad.why))
+    })?;
+    let field = |stanza: &Stanza, name| stanza.get(name).map(str::to_owned);
     Ok(stanzas
-        .filter_map(|stanza| {
-            let field = |name| super::package::field(stanza, name);
-            Some((field("Package")?.to_owned(), field("Maintainer")?.to_owned()))
-        })
+        .iter()
+        .filter_map(|stanza| Some((field(stanza, "Package")?, field(stanza, "Maintainer")?)))
         .collect())
 }
 

@@ -29,6 +29,7 @@ pub use scripts::this_program;
 use unpack::{Contents, Unpacking};
 
 use crate::{
+    build::owners::Diversions,
     error::{Error, Result},
     lock::LockedPackage,
     progress::{Progress, Unit},
@@ -155,8 +156,8 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
         &["dpkg", "--force-unsafe-io", "--configure", "--pending"],
     );
     watch.jobs(room.run(vec![job], work.stand_ins()?).await?);
-    if let Some((name, status)) = database::unfinished(request.root)?.into_iter().next() {
-        return Err(Error::failed(format!("package {name} is not configured: dpkg says `{status}`")));
+    if let Some((name, state)) = database::unfinished(request.root)?.first() {
+        return Err(Error::failed(format!("package {name} is not configured: dpkg says `{state}`")));
     }
     request.progress.finished(task, None);
     let unpacked = work.contents.bytes.iter().map(|(at, bytes)| {
@@ -299,7 +300,7 @@ impl<'w> Work<'w, '_> {
             place,
             store: self.request.store,
             root,
-            diversions: database::diversions(root)?,
+            diversions: Diversions::read(root)?,
             threads: self.request.threads,
             told: &told,
         };

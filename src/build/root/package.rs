@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     apt::{
+        control,
         deb::{self, Member, Sink},
         relation,
     },
@@ -117,30 +118,32 @@ pub fn read<'l>(store: &Store, locked: &'l LockedPackage) -> Result<Package<'l>>
     let mut files = control.files;
     let stanza = files.remove("control").unwrap_or(ControlFile { mode: 0, content: Vec::new(), modified: 0 });
     let built = files.values().map(|file| file.modified).chain([stanza.modified]).max().unwrap_or(0);
-    let text = String::from_utf8_lossy(&stanza.content).trim().to_owned();
     let conffiles = files.get("conffiles").map(|file| conffiles(&file.content)).unwrap_or_default();
+    let stanzas = control::stanzas(&stanza.content).map_err(|bad| {
+        Error::failed(format!("{}: its `control`, line {}: {}", reading(locked), bad.line, bad.why))
+    })?;
+    let fields = stanzas.into_iter().next().unwrap_or_default();
+    let replaces = relations(&fields, "Replaces");
     // Refused here, where the package is known, and not when a file is in question.
-    names(&text, "Replaces", locked)?;
-    let mut package = Package {
-        locked,
-        essential: field(&text, "Essential").is_some_and(|value| value.eq_ignore_ascii_case("yes")),
-        same: field(&text, "Multi-Arch").is_some_and(|value| value.eq_ignore_ascii_case("same")),
-        pre_depends: names(&text, "Pre-Depends", locked)?,
-        replaces: whole_field(&text, "Replaces").unwrap_or_default(),
-        stanza: text,
-        conffiles,
-        files,
-        built,
-    };
+    names(&replaces, locked)?;
     for (name, said) in [("Package", &locked.name), ("Version", &locked.version)] {
-        let found = field(&package.stanza, name).unwrap_or_default();
+        let found = fields.get(name).unwrap_or_default();
         if found != *said {
             return Err(Error::failed(format!("{}: it says `{name}: {found}`", reading(locked)))
                 .hint("lock again: `bedplate lock --update-all`"));
         }
     }
-    package.files.retain(|name, _| name != "control");
-    Ok(package)
+    Ok(Package {
+        locked,
+        essential: fields.yes("Essential"),
+        same: fields.get("Multi-Arch").is_some_and(|value| value.eq_ignore_ascii_case("same")),
+        pre_depends: names(&relations(&fields, "Pre-Depends"), locked)?,
+        replaces,
+        stanza: String::from_utf8_lossy(&stanza.content).trim().to_owned(),
+        conffiles,
+        files,
+        built,
+    })
 }
 
 /// The package's file of the store, with a digest taken while it is read.
@@ -191,32 +194,15 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-/// The value of a field of one stanza, its first line.
-pub fn field<'t>(stanza: &'t str, name: &str) -> Option<&'t str> {
-    stanza.lines().filter(|line| !line.starts_with([' ', '\t'])).find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        key.eq_ignore_ascii_case(name).then(|| value.trim())
-    })
+/// A field of relations on one line; empty where it is absent.
+fn relations(fields: &control::Stanza, name: &str) -> String {
+    control::folded(fields.get(name).unwrap_or_default().as_bytes()).unwrap_or_default().into_owned()
 }
 
-fn names(stanza: &str, name: &str, locked: &LockedPackage) -> Result<BTreeSet<String>> {
-    let Some(value) = whole_field(stanza, name) else { return Ok(BTreeSet::new()) };
-    let relations = relation::parse(&value).doing(|| reading(locked))?;
+/// The names a field of relations mentions.
+fn names(relations: &str, locked: &LockedPackage) -> Result<BTreeSet<String>> {
+    let relations = relation::parse(relations).doing(|| reading(locked))?;
     Ok(relations.iter().flatten().map(|relation| relation.name.to_owned()).collect())
-}
-
-/// A field's value with its continuation lines.
-fn whole_field(stanza: &str, name: &str) -> Option<String> {
-    let mut lines = stanza.lines().skip_while(|line| {
-        line.starts_with([' ', '\t'])
-            || line.split_once(':').is_none_or(|(key, _)| !key.eq_ignore_ascii_case(name))
-    });
-    let mut value = lines.next()?.split_once(':')?.1.trim().to_owned();
-    for line in lines.take_while(|line| line.starts_with([' ', '\t'])) {
-        value.push(' ');
-        value.push_str(line.trim());
-    }
-    Some(value)
 }
 
 /// Lines of `conffiles` (deb-conffiles(5)).
@@ -237,10 +223,11 @@ mod tests {
 
     #[test]
     fn fields_are_read_whole() {
-        let stanza = "Package: a\nPre-Depends: libc6 (>= 2),\n dpkg | x\nDescription: b\n Depends: no\n";
-        assert_eq!(field(stanza, "package"), Some("a"));
-        assert_eq!(field(stanza, "depends"), None);
-        assert_eq!(whole_field(stanza, "pre-depends").as_deref(), Some("libc6 (>= 2), dpkg | x"));
+        let stanza = b"Package: a\nPre-Depends: libc6 (>= 2),\n dpkg | x\nDescription: b\n Depends: no\n";
+        let fields = control::stanzas(stanza).unwrap().remove(0);
+        assert_eq!(fields.get("package"), Some("a"));
+        assert_eq!(fields.get("depends"), None);
+        assert_eq!(relations(&fields, "pre-depends"), "libc6 (>= 2), dpkg | x");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::{
 use super::package::{self, Package};
 use crate::{
     apt::deb::{self, Limits, Member, MemberKind, Sink},
+    build::owners::Diversions,
     error::{Doing, Error, Result},
     store::Store,
     system::files::{Meta, Owner, Planted, Planter, Root},
@@ -23,15 +24,6 @@ const NEW: &[u8] = b".dpkg-new";
 const THREADS: usize = 16;
 /// How often an entry is written anew where another thread is at the same path: twice is all that can happen.
 const ATTEMPTS: usize = 4;
-
-/// A diversion: a path, where it goes, and whose own file stays.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Diversion {
-    /// Where everyone else's file goes, relative to the top.
-    pub to: Vec<u8>,
-    /// The package whose file keeps the path; empty for a diversion of the administrator.
-    pub by: String,
-}
 
 /// Which paths each package has, as dpkg's lists have them.
 #[derive(Debug, Default)]
@@ -77,7 +69,7 @@ pub struct Unpacking<'a> {
     /// The tree.
     pub root: &'a Root,
     /// Diversions that hold now.
-    pub diversions: BTreeMap<Vec<u8>, Diversion>,
+    pub diversions: Diversions,
     /// How many packages at once.
     pub threads: usize,
     /// Told of each package that is done.
@@ -186,12 +178,14 @@ impl Into<'_, '_, '_, '_> {
 
     /// Where an entry of this path is written.
     fn place(&self, path: &[u8]) -> Vec<u8> {
-        let mut place = path.to_vec();
-        if let Some(diversion) = self.unpacking.diversions.get(path)
-            && diversion.by != self.package().locked.name
-        {
-            place.clone_from(&diversion.to);
-        }
+        let name = &self.package().locked.name;
+        let mut place = match std::str::from_utf8(path) {
+            Ok(path) => {
+                let full = format!("/{path}");
+                self.unpacking.diversions.place(name, &full).trim_start_matches('/').as_bytes().to_vec()
+            }
+            Err(_) => path.to_vec(),
+        };
         if self.conffiles.contains(path) {
             place.extend_from_slice(NEW);
         }

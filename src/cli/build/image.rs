@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Read,
     num::NonZero,
     path::{Path, PathBuf},
     sync::Arc,
@@ -41,8 +40,6 @@ use crate::{
     ui::text,
 };
 
-/// Where a tree has its own record, relative to the top.
-const IN_TREE: &str = "usr/lib/bedplate/record.json";
 /// The largest index of an image layout read, in bytes.
 const INDEX: u64 = 1 << 20;
 
@@ -74,7 +71,7 @@ impl Piece {
     /// The digest of the same part elsewhere; `None` where it cannot be read.
     pub(super) fn of(&self, path: PathBuf) -> Option<Digest> {
         if self.layers.is_empty() {
-            return of_file(path).ok().map(|piece| piece.digest);
+            return digest_of(&path).ok().map(|(digest, _)| digest);
         }
         layout_digest(&path)
     }
@@ -100,7 +97,7 @@ pub(super) fn inputs(sources: &ImageSources, bundle: &Bundle) -> Result<Digest> 
     let mut hasher = Hasher::new();
     hasher.update(lock::image_definition_digest(&sources.definition).as_bytes());
     hasher.update(bundle.digest().as_bytes());
-    hasher.update(of_file(root::this_program()?)?.digest.as_bytes());
+    hasher.update(digest_of(&root::this_program()?)?.0.as_bytes());
     Ok(hasher.finish())
 }
 
@@ -128,7 +125,7 @@ impl Image<'_> {
             let mut built = root::make(&request).await?;
             work::refuse_lacking(tree, &settings::needs(definition), &self.sources.shown)?;
             let begun = Instant::now();
-            let before = packaged(tree)?;
+            let before = paths(tree)?;
             let held = provision::hold(tree, "build")?;
             let frame = Frame::default();
             let places = carry::places(context);
@@ -146,8 +143,8 @@ impl Image<'_> {
             }
             work::put(tree, &settings, built.time)?;
             work::put(tree, &[self.record_in_tree(built.time)?], built.time)?;
-            let mut owned: BTreeSet<String> = packaged(tree)?.difference(&before).cloned().collect();
-            owned.insert(format!("/{IN_TREE}"));
+            let mut owned: BTreeSet<String> = paths(tree)?.difference(&before).cloned().collect();
+            owned.insert(record::IN_TREE.to_owned());
             owned.extend(settings.iter().map(|Setting { path, .. }| format!("/{path}")));
             built.spent.push(("what the profile and the definition say".to_owned(), begun.elapsed()));
             root::finish(&request, &mut built).await?;
@@ -355,7 +352,8 @@ impl Image<'_> {
 
     fn record_in_tree(&self, time: i64) -> Result<Setting> {
         let text = self.record(time, &BTreeMap::new()).in_tree().write()?;
-        Ok(Setting { path: IN_TREE.to_owned(), content: settings::Content::Text(text) })
+        let path = record::IN_TREE.trim_start_matches('/').to_owned();
+        Ok(Setting { path, content: settings::Content::Text(text) })
     }
 
     /// The SBOM, with the maintainers that dpkg's database of the tree names.
@@ -387,8 +385,8 @@ fn archive(tree: &Tree, path: PathBuf, compression: Compression) -> Result<Piece
     Ok(Piece { path, digest, bytes: size, layers: Vec::new(), layout: None })
 }
 
-/// Every file and link of `/etc` and below, where the profile's and the definition's own come on top of packages'.
-fn packaged(root: &Root) -> Result<BTreeSet<String>> {
+/// Every path of a tree, from `/` on.
+fn paths(root: &Root) -> Result<BTreeSet<String>> {
     Ok(root.census()?.into_iter().map(|found| format!("/{}", found.path)).collect())
 }
 
@@ -410,18 +408,14 @@ fn layout_digest(path: &Path) -> Option<Digest> {
     index["manifests"][0]["digest"].as_str()?.parse().ok()
 }
 
+/// The digest of a file, and its size in bytes.
+fn digest_of(path: &Path) -> Result<(Digest, u64)> {
+    let (file, _) = files::open_input(path)?;
+    Digest::of_reader(file).doing(|| format!("reading `{}`", path.display()))
+}
+
 /// A file that was written, by its content.
 fn of_file(path: PathBuf) -> Result<Piece> {
-    let (mut file, bytes) = files::open_input(&path)?;
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => hasher.update(&buffer[..read]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).doing(|| format!("reading `{}`", path.display())),
-        }
-    }
-    Ok(Piece { path, digest: hasher.finish(), bytes, layers: Vec::new(), layout: None })
+    let (digest, bytes) = digest_of(&path)?;
+    Ok(Piece { path, digest, bytes, layers: Vec::new(), layout: None })
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     error::Result,
-    plan::dpkg::{Package, Packages, STATUS, UPDATES},
+    plan::dpkg::{Package, Packages},
     system::files::Root,
 };
 
@@ -14,18 +14,10 @@ const LIMIT: u64 = 256 << 20;
 /// # Errors
 /// The database cannot be read or understood.
 pub fn read(root: &Root) -> Result<Option<Packages>> {
-    let Some(status) = root.read_text(STATUS, LIMIT)? else { return Ok(None) };
-    let mut numbers: Vec<(u64, String)> = root
-        .list(UPDATES)?
-        .into_iter()
-        .filter_map(|entry| Some((entry.name.parse().ok()?, entry.name)))
-        .collect();
-    numbers.sort_unstable();
-    let mut updates = Vec::new();
-    for (_, name) in numbers {
-        updates.extend(root.read_text(&format!("{UPDATES}/{name}"), LIMIT)?);
-    }
-    let mut packages = Packages::parse(&status, &updates)?;
+    let Some(mut packages) = Packages::read(|path| root.read_text(path, LIMIT), |path| root.names(path))?
+    else {
+        return Ok(None);
+    };
     packages.tools = can_install(root)?;
     Ok(Some(packages))
 }

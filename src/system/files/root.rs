@@ -294,6 +294,14 @@ impl Root {
         list_of(&fd).map_err(|error| failure("listing", &self.shown(path), error))
     }
 
+    /// As [`Root::list`], the names alone.
+    ///
+    /// # Errors
+    /// As [`Root::list`].
+    pub fn names(&self, path: &str) -> Result<Vec<String>> {
+        Ok(self.list(path)?.into_iter().map(|entry| entry.name).collect())
+    }
+
     /// Makes a link to `target`, replacing a link of that name in one step.
     ///
     /// # Errors
