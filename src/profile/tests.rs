@@ -82,28 +82,26 @@ fn check_invalid(kind: &str, extension: &str, parse: impl Fn(&str, &str) -> Opti
     }
 }
 
-#[test]
-fn profile_samples() {
-    for path in samples("profile/valid", "toml") {
+/// Valid and invalid samples of one kind of TOML file; `parse` gives what is wrong with one.
+fn check_toml(kind: &str, parse: impl Fn(&str, &str) -> Option<Error>) {
+    for path in samples(&format!("{kind}/valid"), "toml") {
         let text = fs::read_to_string(&path).unwrap();
-        if let Err(error) = super::parse("sample", &text) {
+        if let Some(error) = parse("sample", &text) {
             panic!("{}:\n{}", path.display(), told(&error));
         }
     }
-    check_invalid("profile/invalid", "toml", |name, text| super::parse(name, text).err());
-    pairs("profile", "toml");
+    check_invalid(&format!("{kind}/invalid"), "toml", parse);
+    pairs(kind, "toml");
+}
+
+#[test]
+fn profile_samples() {
+    check_toml("profile", |name, text| super::parse(name, text).err());
 }
 
 #[test]
 fn image_samples() {
-    for path in samples("image/valid", "toml") {
-        let text = fs::read_to_string(&path).unwrap();
-        if let Err(error) = image_definition::parse("sample", &text) {
-            panic!("{}:\n{}", path.display(), told(&error));
-        }
-    }
-    check_invalid("image/invalid", "toml", |name, text| image_definition::parse(name, text).err());
-    pairs("image", "toml");
+    check_toml("image", |name, text| image_definition::parse(name, text).err());
 }
 
 #[test]

@@ -71,6 +71,13 @@ pub struct Request<'a> {
     pub progress: &'a dyn Progress,
 }
 
+impl<'a> Request<'a> {
+    /// A place to run the tree's programs in, with this time to write down.
+    fn room(&self, time: i64) -> Room<'a> {
+        Room { root: self.root, program: self.program, time, architecture: self.architecture }
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
@@ -107,13 +114,8 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
         Error::usage("an image needs `dpkg` among the locked packages, and the lock has none")
             .hint("lock the profile again: `bedplate lock`")
     })?;
-    let room = Room {
-        root: request.root,
-        program: request.program.to_path_buf(),
-        time,
-        architecture: request.architecture.to_owned(),
-        dpkg: dpkg.locked.version.clone(),
-    };
+    let dpkg = dpkg.locked.version.as_str();
+    let room = request.room(time);
     begin(request.root, time)?;
     let mut work = Work {
         request,
@@ -130,7 +132,7 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
     let first: Vec<usize> = base.iter().chain(order.waves.first().into_iter().flatten()).copied().collect();
     work.unpack(&first)?;
     watch.lap("unpack");
-    let mut jobs: Vec<_> = work.with_preinst(&base).map(|package| room.preinst(package)).collect();
+    let mut jobs: Vec<_> = work.with_preinst(&base).map(|package| room.preinst(package, dpkg)).collect();
     jobs.push(work.configure(&room, &base, "configure the base"));
     watch.jobs(room.run(jobs, work.stand_ins()?).await?);
     work.configured.extend(&base);
@@ -140,7 +142,7 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
         if !before.is_empty() {
             jobs.push(work.configure(&room, &before, "configure what others pre-depend on"));
         }
-        jobs.extend(work.with_preinst(wave).map(|package| room.preinst(package)));
+        jobs.extend(work.with_preinst(wave).map(|package| room.preinst(package, dpkg)));
         // The scripts are needed before the files.
         database::write_info(request.root, &packages, wave, &Contents::default())?;
         watch.jobs(room.run(jobs, work.stand_ins()?).await?);
@@ -164,8 +166,7 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
         let package = &packages[*at];
         (package.locked.name.clone(), Unpacked { bytes: *bytes, built: package.built })
     });
-    let unpacked = unpacked.collect();
-    Ok(Built { time, spent: watch.spent, packages: unpacked })
+    Ok(Built { time, spent: watch.spent, packages: unpacked.collect() })
 }
 
 /// An initramfs for each kernel; then takes out of the tree what was made by chance, by a clock, or by the making.
@@ -175,13 +176,7 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
 /// The initramfs cannot be made; the tree cannot be read or changed.
 pub async fn finish(request: &Request<'_>, built: &mut Built) -> Result<()> {
     let mut watch = Stopwatch::new();
-    let room = Room {
-        root: request.root,
-        program: request.program.to_path_buf(),
-        time: built.time,
-        architecture: request.architecture.to_owned(),
-        dpkg: String::new(),
-    };
+    let room = request.room(built.time);
     let jobs = initramfs(request.root, &room)?;
     if !jobs.is_empty() {
         let task = "make the initramfs";
@@ -238,14 +233,13 @@ fn refuse_slow_clock(time: i64) -> Result<()> {
 /// The merged `/usr` and an empty database.
 fn begin(root: &Root, time: i64) -> Result<()> {
     let mut planter = Planter::new(root);
+    let meta = Meta { mode: 0o777, owner: Owner::ROOT, modified: time };
     for name in MERGED {
         planter.directory(format!("usr/{name}").as_bytes())?;
-        let meta = Meta { mode: 0o777, owner: Owner::ROOT, modified: time };
         planter.link(name.as_bytes(), format!("usr/{name}").as_bytes(), meta)?;
     }
     // base-files has these links; packages that have directories behind them must find them.
     planter.directory(b"run/lock")?;
-    let meta = Meta { mode: 0o777, owner: Owner::ROOT, modified: time };
     planter.link(b"var/run", b"/run", meta)?;
     planter.link(b"var/lock", b"/run/lock", meta)?;
     database::begin(root)
@@ -281,10 +275,6 @@ impl<'w> Work<'w, '_> {
     /// Unpacks packages and tells dpkg's database of them.
     fn unpack(&mut self, which: &[usize]) -> Result<()> {
         let root = self.request.root;
-        let mut place = vec![0; self.packages.len()];
-        for (number, at) in self.order.sorted.iter().enumerate() {
-            place[*at] = number;
-        }
         let count = AtomicUsize::new(self.unpacked.len());
         let told = |at: usize| {
             let done = count.fetch_add(1, Ordering::Relaxed) as u64 + 1;
@@ -297,7 +287,7 @@ impl<'w> Work<'w, '_> {
         };
         let unpacking = Unpacking {
             packages: self.packages,
-            place,
+            place: &self.order.place,
             store: self.request.store,
             root,
             diversions: Diversions::read(root)?,
@@ -321,12 +311,7 @@ impl<'w> Work<'w, '_> {
 
     /// What packages of a wave pre-depend on, with all it depends on itself, as far as it is unpacked and not configured.
     fn pre_depended(&self, wave: &[usize]) -> Vec<usize> {
-        let index: BTreeMap<&str, usize> = self
-            .packages
-            .iter()
-            .enumerate()
-            .map(|(at, package)| (package.locked.name.as_str(), at))
-            .collect();
+        let index = order::by_name(self.packages);
         let mut wanted = BTreeSet::new();
         let mut left: Vec<usize> = wave
             .iter()

@@ -2,7 +2,7 @@
 
 use crate::{
     error::Result,
-    system::files::{FileKind, FoundKind, Meta, Owner, Planter, Root},
+    system::files::{FileKind, Found, FoundKind, Meta, Owner, Planter, Root},
 };
 
 /// Directories whose contents belong to a running host, or to the making.
@@ -74,12 +74,13 @@ pub fn normalise(root: &Root, time: i64) -> Result<()> {
         Meta { mode: 0o444, owner: Owner::ROOT, modified: time },
         &mut std::io::empty(),
     )?;
-    for found in root.census()? {
-        let path = format!("/{}", found.path);
-        let cached = CACHES.iter().any(|cache| path.starts_with(&format!("{cache}/")));
-        if cached && found.kind != FoundKind::Directory {
+    for top in CACHES {
+        for found in files_in(root, top)? {
             planter.remove(found.path.as_bytes())?;
-        } else if path.starts_with("/var/log/") && matches!(found.kind, FoundKind::File(size) if size > 0) {
+        }
+    }
+    for found in files_in(root, "/var/log")? {
+        if matches!(found.kind, FoundKind::File(size) if size > 0) {
             // An empty log keeps the mode and owner its package gave it.
             let meta =
                 Meta { mode: found.mode, owner: Owner { uid: found.uid, gid: found.gid }, modified: time };
@@ -94,6 +95,14 @@ pub fn normalise(root: &Root, time: i64) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// All that is no directory beneath `top`, by path from the tree's top.
+fn files_in(root: &Root, top: &str) -> Result<Vec<Found>> {
+    let Some(beneath) = root.beneath(top)? else { return Ok(Vec::new()) };
+    let found = beneath.census()?.into_iter().filter(|found| found.kind != FoundKind::Directory);
+    let top = top.trim_start_matches('/');
+    Ok(found.map(|found| Found { path: format!("{top}/{}", found.path), ..found }).collect())
 }
 
 fn empty(root: &Root, path: &str) -> Result<()> {

@@ -11,6 +11,8 @@ pub struct Order {
     /// Packages, as indices into the list, dependencies before what depends on them; a cycle is entered at the name
     /// that sorts first.
     pub sorted: Vec<usize>,
+    /// By package: where it stands in `sorted`.
+    pub place: Vec<usize>,
     /// What every program of the tree needs to run: the essential packages and their dependencies.
     pub base: BTreeSet<usize>,
     /// What is unpacked after the base, in waves: a package with a `preinst` comes after what it pre-depends on.
@@ -19,8 +21,7 @@ pub struct Order {
 
 /// Orders packages of a lock: sorted by name, each with the names it depends on.
 pub fn order(packages: &[Package<'_>]) -> Order {
-    let index: BTreeMap<&str, usize> =
-        packages.iter().enumerate().map(|(at, package)| (package.locked.name.as_str(), at)).collect();
+    let index = by_name(packages);
     let depends =
         |at: usize| packages[at].locked.depends.iter().filter_map(|name| index.get(name.as_str()).copied());
     let mut sorted = Vec::new();
@@ -57,7 +58,16 @@ pub fn order(packages: &[Package<'_>]) -> Order {
             waves[*wave].push(*at);
         }
     }
-    Order { sorted, base, waves }
+    let mut place = vec![0; packages.len()];
+    for (number, at) in sorted.iter().enumerate() {
+        place[*at] = number;
+    }
+    Order { sorted, place, base, waves }
+}
+
+/// Where each name stands in the list.
+pub fn by_name<'p>(packages: &'p [Package<'_>]) -> BTreeMap<&'p str, usize> {
+    packages.iter().enumerate().map(|(at, package)| (package.locked.name.as_str(), at)).collect()
 }
 
 fn visit<I: Iterator<Item = usize>>(

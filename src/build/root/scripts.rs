@@ -28,14 +28,12 @@ pub struct Room<'a> {
     /// The tree.
     pub root: &'a Root,
     /// This program.
-    pub program: PathBuf,
+    pub program: &'a Path,
     /// The time that programs shall write down, in seconds since 1970 (reproducible-builds.org,
     /// `SOURCE_DATE_EPOCH`).
     pub time: i64,
     /// The architecture, in Debian's words.
-    pub architecture: String,
-    /// The version of dpkg in the tree.
-    pub dpkg: String,
+    pub architecture: &'a str,
 }
 
 impl Room<'_> {
@@ -49,7 +47,7 @@ impl Room<'_> {
         }
         let all: Vec<String> = jobs.iter().map(|job| job.what.clone()).collect();
         let orders = Orders { root: self.root.path().to_path_buf(), stand_ins, jobs };
-        let output = confine::room(&self.program, &orders)?.timeout(LIMIT).run().await?;
+        let output = confine::room(self.program, &orders)?.timeout(LIMIT).run().await?;
         let mut done = Vec::new();
         for line in output.text().lines() {
             done.push(serde_json::from_str::<Done>(line).doing(|| "reading what a room said")?);
@@ -94,8 +92,8 @@ impl Room<'_> {
         }
     }
 
-    /// A package's `preinst install`, as dpkg runs it (dpkg, `maintscript_exec`; Debian Policy 6.5).
-    pub fn preinst(&self, package: &Package<'_>) -> Job {
+    /// A package's `preinst install`, as dpkg of version `dpkg` runs it (dpkg, `maintscript_exec`; Debian Policy 6.5).
+    pub fn preinst(&self, package: &Package<'_>, dpkg: &str) -> Job {
         let mut job = self.job(
             format!("`preinst` of {}", package.shown()),
             &[&format!("/var/lib/dpkg/info/{}.preinst", package.key()), "install"],
@@ -106,7 +104,7 @@ impl Room<'_> {
             ("DPKG_MAINTSCRIPT_ARCH", &package.locked.architecture),
             ("DPKG_MAINTSCRIPT_NAME", "preinst"),
             ("DPKG_MAINTSCRIPT_DEBUG", "0"),
-            ("DPKG_RUNNING_VERSION", &self.dpkg),
+            ("DPKG_RUNNING_VERSION", dpkg),
             ("DPKG_ADMINDIR", "/var/lib/dpkg"),
             ("DPKG_ROOT", ""),
             // debconf reads whose questions these are from where dpkg keeps a script before unpacking (debconf(7)).
@@ -122,7 +120,7 @@ impl Room<'_> {
         [
             ("DEBIAN_FRONTEND", "noninteractive"),
             ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
-            ("DPKG_ARCH", &self.architecture),
+            ("DPKG_ARCH", self.architecture),
             ("SOURCE_DATE_EPOCH", &time),
             ("TZ", "UTC"),
             ("TERM", "dumb"),
@@ -151,6 +149,5 @@ fn last_lines(said: &str) -> String {
 /// # Errors
 /// The kernel does not say.
 pub fn this_program() -> Result<PathBuf> {
-    let path = std::env::current_exe().doing(|| "finding this program")?;
-    Ok(Path::new(&path).to_path_buf())
+    std::env::current_exe().doing(|| "finding this program")
 }

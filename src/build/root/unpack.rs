@@ -63,7 +63,7 @@ pub struct Unpacking<'a> {
     /// All packages of the lock.
     pub packages: &'a [Package<'a>],
     /// By package: its place in the order of installing.
-    pub place: Vec<usize>,
+    pub place: &'a [usize],
     /// Where the files are.
     pub store: &'a Store,
     /// The tree.

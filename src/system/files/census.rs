@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, os::fd::OwnedFd};
 
 use rustix::{
     fs::{
-        AtFlags, Dir, FileType, Mode, OFlags, Stat as RawStat, Timespec, Timestamps, fgetxattr, flistxattr,
-        openat, readlinkat, statat, utimensat,
+        AtFlags, Dir, FileType, Mode, OFlags, Stat as RawStat, fgetxattr, flistxattr, openat, readlinkat,
+        statat, utimensat,
     },
     io::Errno,
 };
 
-use super::{Root, failure};
+use super::{Root, failure, plant::times};
 use crate::error::{Error, Result};
 
 /// Deepest nesting of directories that is followed.
@@ -152,8 +152,7 @@ impl Root {
     /// It is not there, or may not be changed.
     pub fn set_modified(&self, path: &str, seconds: i64) -> Result<()> {
         let shown = self.shown(path);
-        let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
-        let times = Timestamps { last_access: time, last_modification: time };
+        let times = times(seconds);
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         let result = match parts.split_last() {
             None => utimensat(&self.fd, ".", &times, AtFlags::SYMLINK_NOFOLLOW),

@@ -237,7 +237,8 @@ fn shown(root: &Path, path: &[u8]) -> PathBuf {
     root.join(String::from_utf8_lossy(path).as_ref())
 }
 
-fn times(modified: i64) -> Timestamps {
+/// Both times of an entry, of whole seconds since 1970.
+pub(super) fn times(modified: i64) -> Timestamps {
     let time = Timespec { tv_sec: modified, tv_nsec: 0 };
     Timestamps { last_access: time, last_modification: time }
 }
