@@ -13,6 +13,7 @@ mod partial;
 mod pending;
 mod plant;
 mod root;
+mod volume;
 mod walk;
 
 use std::{fmt, io, path::Path};
