@@ -11,6 +11,7 @@ mod control;
 mod tests;
 mod tree;
 mod unpack;
+mod write;
 
 use std::io::{self, Read};
 
@@ -18,6 +19,7 @@ use ar::Ar;
 use tree::Tree;
 pub use tree::{Member, MemberKind};
 use unpack::{Meter, unpacked};
+pub use write::{NewFile, write};
 
 use crate::error::{Error, Result};
 

@@ -29,6 +29,8 @@ pub struct Wanted {
     pub version: String,
     /// Its architecture.
     pub architecture: String,
+    /// bedplate has built it: it lies in no archive.
+    pub is_built: bool,
 }
 
 /// Has every package in the store. What was fetched is kept, also where others fail.
@@ -48,7 +50,13 @@ pub async fn fetch(
 
 fn place(wanted: &Wanted) -> fetch::Wanted {
     let Wanted { name, version, architecture, .. } = wanted;
-    let hints = if wanted.uris.is_empty() {
+    let hints = if wanted.is_built {
+        vec![
+            "it lies in no archive: carry it from where it was built, by `bedplate provision --host` or `bedplate bundle \
+             --with-packages -o FILE` there, or build it here: `bedplate lock --modules`"
+                .to_owned(),
+        ]
+    } else if wanted.uris.is_empty() {
         vec!["name a mirror: `--mirror URL`, or `[archive.NAME] mirrors` in the configuration".to_owned()]
     } else {
         vec![

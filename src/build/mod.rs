@@ -3,6 +3,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`root`] | the root tree: unpacked, configured, normalised |
+//! | [`modules`] | the driver's kernel modules, built and packaged |
 //! | [`settings`] | what a definition asks for besides the profile |
 //! | [`tree`] | a root tree as data |
 //! | [`boot`] | what a disk starts from |
@@ -17,6 +18,7 @@
 pub mod boot;
 pub mod compare;
 pub mod groups;
+pub mod modules;
 mod owners;
 mod purl;
 pub mod record;

@@ -80,7 +80,7 @@ pub fn spdx(subject: &Subject<'_>) -> Result<Vec<u8>> {
         primary_package_purpose: Some("OPERATING_SYSTEM"),
         ..Package::named(IMAGE.to_owned(), image)
     }];
-    packages.extend(lock.packages.iter().map(|locked| package(subject, locked)));
+    packages.extend(lock.host_packages().iter().map(|locked| package(subject, locked)));
     packages.extend(lock.images.iter().map(|(key, locked)| container(key, locked)));
     let mut document = Document {
         spdx_version: "SPDX-2.3",
@@ -162,20 +162,20 @@ fn container(key: &str, locked: &LockedImage) -> Package {
 
 fn relationships(lock: &Lock) -> Result<Vec<Relationship>> {
     let mut all = vec![Relationship::new(DOCUMENT, "DESCRIBES", IMAGE)];
+    let packages = lock.host_packages();
     let mut by_name: BTreeMap<&str, Vec<&LockedPackage>> = BTreeMap::new();
-    for package in &lock.packages {
+    for package in packages.iter() {
         by_name.entry(&package.name).or_default().push(package);
         all.push(Relationship::new(IMAGE, "CONTAINS", package_id(package)));
     }
     all.extend(lock.images.keys().map(|key| Relationship::new(IMAGE, "DEPENDS_ON", container_id(key))));
     // What is written as `NAME:ARCHITECTURE` is of another architecture than the host's.
-    let foreign: BTreeSet<&str> = lock
-        .packages
+    let foreign: BTreeSet<&str> = packages
         .iter()
         .flat_map(|package| &package.depends)
         .filter_map(|needed| Some(needed.split_once(':')?.1))
         .collect();
-    for package in &lock.packages {
+    for package in packages.iter() {
         for needed in &package.depends {
             let (name, architecture) = match needed.split_once(':') {
                 Some((name, architecture)) => (name, Some(architecture)),

@@ -232,7 +232,7 @@ pub fn packages(lock: &Lock, installed: &Packages) -> Vec<Finding> {
         found.push(Finding::new(What::Interrupted, None).found(UPDATES));
     }
     let mut locked = BTreeSet::new();
-    for package in &lock.packages {
+    for package in lock.host_packages().iter() {
         let named = (package.name.clone(), package.architecture.clone());
         match installed.known.get(&named).filter(|known| known.present()) {
             None => found.push(Finding {
@@ -269,7 +269,7 @@ fn report(lock: &Lock, installed: &Packages, files: usize, mut findings: Vec<Fin
     }
     let count = |class| by_class.get(&class).copied().unwrap_or_default();
     let counts = Counts {
-        locked: lock.packages.len(),
+        locked: lock.host_packages().len(),
         installed: installed.present().count(),
         files,
         differences: count(Class::Difference),

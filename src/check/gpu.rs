@@ -49,15 +49,15 @@ pub(super) fn module(subject: &Subject<'_>, facts: &Facts) -> Verdict {
             let mut verdict = Verdict::fail(format!("there is no NVIDIA module for kernel {release}: it was not built"))
                 .saw(absent)
                 .saw(format!("`/lib/modules/{release}/modules.dep`: names no `nvidia.ko`"))
-                .next(format!(
-                    "{}, then `dkms status`",
-                    subject.brings("provision", "install the driver package and the headers of this kernel")
+                .next(subject.brings(
+                    "provision",
+                    "install the driver package and the headers of this kernel, then `dkms status`",
                 ));
             if !module.other_kernels.is_empty() {
                 let others = module.other_kernels.join(", ");
                 verdict = verdict
                     .saw(format!("built for other kernels: {others}"))
-                    .next(format!("reboot into a kernel it was built for ({others}), or `dkms autoinstall -k {release}`"));
+                    .next(format!("reboot into a kernel it was built for ({others})"));
             }
             verdict
         }

@@ -153,7 +153,7 @@ static REGISTRY: &[Check] = &[
             [
                 "whether the kernel module is loaded (`/sys/module/nvidia/version`); else whether one was built for this kernel, and Secure Boot",
                 "without it no process sees a GPU",
-                "absent: `bedplate provision` brings the locked driver and kernel headers (with `pin-packages = false` install them), `dkms autoinstall` builds it; refused: enrol the signing key; else `dmesg` says why",
+                "absent: `bedplate provision` brings the locked kernel and the modules that were built for it (with `pin-packages = false` install driver and headers, DKMS builds it); refused: enrol the signing key; else `dmesg` says why",
             ],
         ),
         PCI,

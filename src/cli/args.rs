@@ -239,8 +239,11 @@ pub struct Lock {
     /// Show what changes
     #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, default_missing_value = "text")]
     pub diff: Option<DiffArg>,
+    /// Build the driver's kernel modules, once, and lock the package of them: no host compiles any
+    #[arg(long, conflicts_with = "check")]
+    pub modules: bool,
     /// Say why a package is in the lock, from the lock alone
-    #[arg(long, value_name = "PACKAGE", conflicts_with_all = ["check", "update", "update_all", "diff", "mirror"])]
+    #[arg(long, value_name = "PACKAGE", conflicts_with_all = ["check", "update", "update_all", "diff", "mirror", "modules"])]
     pub why: Option<String>,
     /// Mirror of the distribution's archive, asked first
     #[arg(long, value_name = "URL")]

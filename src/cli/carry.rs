@@ -27,7 +27,9 @@ use crate::{
     lock::{
         LockedImage, LockedPackage,
         bundle::{Bundle, Pinned, carried::begins_bundle},
+        modules::BUILT,
     },
+    profile::Profile,
     progress::{Progress, Unit},
     store::Store,
     system::{
@@ -175,35 +177,50 @@ pub fn gather(
     content: &mut Content,
 ) -> Result<()> {
     let lock = &pinned.lock;
-    let packages: Vec<&LockedPackage> =
-        lock.packages.iter().filter(|package| kinds.packages && !content.has(&package.sha256)).collect();
+    if kinds.packages {
+        if lock.modules.as_ref().is_some_and(|modules| !content.has(&modules.package.sha256)) {
+            super::modules::have(context, pinned)?;
+        }
+        packages(context, &pinned.profile, &lock.host_packages(), content)?;
+    }
     let images: BTreeMap<String, LockedImage> = lock
         .images
         .iter()
         .filter(|(_, image)| kinds.images && content::blobs_of(image).any(|digest| !content.has(&digest)))
         .map(|(key, image)| (key.clone(), image.clone()))
         .collect();
-    if packages.is_empty() && images.is_empty() {
+    if images.is_empty() {
         return Ok(());
     }
     let store = Arc::new(Store::open(&context.store)?);
     let progress = context.ui.progress();
-    let places = archives::places(context, &pinned.profile, None)?;
-    context.run(async {
-        if !packages.is_empty() {
-            let wanted: Vec<download::Wanted> =
-                packages.iter().map(|package| wanted(package, &places)).collect();
-            let mirrors = archives::transport(context);
-            download::fetch(&store, &wanted, &mirrors, progress.as_ref()).await?;
-        }
-        if !images.is_empty() {
-            let client = registries::client(context);
-            content::fetch_images(&store, &images, &client, directory, progress.as_ref()).await?;
-        }
-        Ok(())
-    })?;
-    let blobs = images.values().flat_map(content::blobs_of);
-    content.add(&store, packages.iter().map(|package| package.sha256).chain(blobs))
+    let client = registries::client(context);
+    context.run(content::fetch_images(&store, &images, &client, directory, progress.as_ref()))?;
+    content.add(&store, images.values().flat_map(content::blobs_of))
+}
+
+/// Adds packages to `content`: from the store, else fetched into it.
+///
+/// # Errors
+/// One that cannot be had.
+pub fn packages(
+    context: &Context,
+    profile: &Profile,
+    packages: &[LockedPackage],
+    content: &mut Content,
+) -> Result<()> {
+    let lacking: Vec<&LockedPackage> =
+        packages.iter().filter(|package| !content.has(&package.sha256)).collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let store = Arc::new(Store::open(&context.store)?);
+    let progress = context.ui.progress();
+    let places = archives::places(context, profile, None)?;
+    let asked: Vec<download::Wanted> = lacking.iter().map(|package| wanted(package, &places)).collect();
+    let mirrors = archives::transport(context);
+    context.run(download::fetch(&store, &asked, &mirrors, progress.as_ref()))?;
+    content.add(&store, lacking.iter().map(|package| package.sha256))
 }
 
 /// A package as it is asked for.
@@ -216,6 +233,7 @@ fn wanted(package: &LockedPackage, places: &BTreeMap<String, Vec<Url>>) -> downl
         name: package.name.clone(),
         version: package.version.clone(),
         architecture: package.architecture.clone(),
+        is_built: package.repository == BUILT,
     }
 }
 

@@ -20,6 +20,7 @@ mod init;
 mod inputs;
 mod later;
 mod lock;
+mod modules;
 mod provision;
 mod receive;
 mod registries;

@@ -277,7 +277,7 @@ fn realised(context: &Context, record: &Record, generation: u64) -> serde_json::
         let versions: serde_json::Map<String, serde_json::Value> = context
             .pinned
             .lock
-            .packages
+            .host_packages()
             .iter()
             .map(|package| {
                 let name = plan::dpkg::key(&package.name, &package.architecture, &profile.host.architecture);

@@ -7,6 +7,7 @@ pub mod diff;
 mod freshness;
 mod graph;
 mod inputs;
+pub mod modules;
 mod names;
 pub mod pairs;
 mod reference;
@@ -24,6 +25,7 @@ pub use inputs::{
     PACKAGES, TABLE_CUDA, TABLE_GPUS, TABLE_PAIRS, Wanted, deployment_digest, find, image_definition_digest,
     inputs, packages_digest, profile_digest, wanted,
 };
+pub use modules::LockedModules;
 pub use reference::{is_floating, is_pinned, layout, normalise};
 pub use wire::{MAX_SIZE, not_text, parse};
 pub use write::write;
@@ -34,8 +36,9 @@ use crate::digest::Digest;
 
 /// Breaking version of the lock format this bedplate reads and writes.
 pub const VERSION: u32 = 1;
-/// Additive revision of the lock format this bedplate writes.
-pub const REVISION: u32 = 0;
+/// Highest additive revision of the lock format this bedplate reads and writes. 1: `[modules]`. A lock that holds nothing
+/// of a revision is written as the one before.
+pub const REVISION: u32 = 1;
 
 /// A lock, as plain data.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -48,8 +51,11 @@ pub struct Lock {
     pub repositories: BTreeMap<String, LockedRepository>,
     /// Kernel, driver, toolkit and engine as one unit; `None` where no packages are locked.
     pub set: Option<PackageSet>,
-    /// Every package of the host, sorted by name, then architecture.
+    /// Every package that was asked for, and all they need, sorted by name, then architecture. What of them goes to the
+    /// host: [`Lock::host_packages`].
     pub packages: Vec<LockedPackage>,
+    /// The driver's kernel modules, where they are built.
+    pub modules: Option<LockedModules>,
 }
 
 /// One image, pinned.
@@ -176,7 +182,7 @@ pub struct LockedSuite {
 /// One package, pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockedPackage {
-    /// Name of its archive in [`Lock::repositories`].
+    /// Name of its archive in [`Lock::repositories`]; [`modules::BUILT`]: bedplate has built it.
     pub repository: String,
     /// Its name.
     pub name: String,
@@ -196,6 +202,14 @@ pub struct LockedPackage {
     /// Why it is there by itself, sorted: `essential`, `required`, `apt`, `packages`, `kernel`, `driver`,
     /// `container`. Empty: only because others depend on it.
     pub wanted_by: Vec<String>,
+}
+
+impl LockedPackage {
+    /// The name its file has in an archive (Debian Policy 3.2.1 and 5.6.12: an epoch is left out).
+    pub fn file_name(&self) -> String {
+        let version = self.version.split_once(':').map_or(self.version.as_str(), |(_, rest)| rest);
+        format!("{}_{version}_{}.deb", self.name, self.architecture)
+    }
 }
 
 /// Kernel, driver, toolkit and engine: one unit. Absent: not part of this host.

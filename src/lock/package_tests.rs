@@ -118,7 +118,7 @@ fn what_is_broken_of_packages_says_where() {
     }
     // A higher revision may know more.
     let additive = golden
-        .replacen("revision = 0", "revision = 1", 1)
+        .replacen("revision = 0", "revision = 2", 1)
         .replacen(docker, &format!("{docker}\norigin = \"x\""), 1)
         .replacen("[set]\n", "[set]\nhost = \"x\"\n", 1);
     assert_eq!(parse("x.lock", &additive).unwrap(), example());

@@ -138,7 +138,7 @@ pub fn again(profile: &Profile, packages: &[LockedPackage], old: Option<&Package
 }
 
 /// The kernel that boots: the newest of those that `[kernel]` leads to, else of all.
-fn kernel(packages: &[LockedPackage]) -> Option<Kernel> {
+pub(super) fn kernel(packages: &[LockedPackage]) -> Option<Kernel> {
     let wanted = packages.iter().filter(|package| package.wanted_by.iter().any(|word| word == "kernel"));
     let mut open: Vec<&LockedPackage> = wanted.filter(|package| package.name.starts_with(IMAGE)).collect();
     if open.is_empty() {
@@ -165,7 +165,7 @@ fn kernel(packages: &[LockedPackage]) -> Option<Kernel> {
 }
 
 /// The package that says which driver it is: the modules' sources, first those that `[driver]` asked for.
-fn driver(packages: &[LockedPackage]) -> Option<&LockedPackage> {
+pub(super) fn driver(packages: &[LockedPackage]) -> Option<&LockedPackage> {
     let asked = |package: &&LockedPackage| package.wanted_by.iter().any(|word| word == "driver");
     let mut modules = packages.iter().filter(|package| package.name.contains("dkms"));
     modules.clone().find(asked).or_else(|| modules.find(|package| is_modules(&package.name)))
@@ -276,6 +276,17 @@ fn judge(set: &mut PackageSet, profile: &Profile, kernel: Option<&Kernel>, kerne
     }
     set.builds = Some(builds);
     set.because = Some(because);
+}
+
+/// Says that the driver's modules were built: whatever was known before, this is proof.
+pub fn built(set: &mut PackageSet, profile: &Profile) {
+    let (Some(kernel), Some(driver)) = (&set.kernel, &set.driver) else { return };
+    let patched = !profile.driver.patches.is_empty();
+    set.because = Some(format!(
+        "the modules of driver {driver} were built for kernel {kernel}{}",
+        if patched { " with the profile's patches" } else { "" }
+    ));
+    set.builds = Some(if patched { Builds::Patched } else { Builds::Yes });
 }
 
 /// How near one kernel is to another: how many leading numbers are the same, then the newer.

@@ -162,7 +162,7 @@ fn a_newer_lock_is_not_a_broken_one() {
     assert_eq!(error.message(), "`x.lock` was made by a newer bedplate (lock version 2, this one reads 1)");
     // The same version and a higher revision: what is unknown is passed over.
     let additive = GOLDEN
-        .replacen("revision = 0", "revision = 1\nsigned = true", 1)
+        .replacen("revision = 0", "revision = 2\nsigned = true", 1)
         .replacen("user = \"root\"", "user = \"root\"\nshell = \"/bin/sh\"", 1)
         .replacen("outcome = \"minor\"", "outcome = \"minor\"\nsince = 1", 1);
     assert_eq!(parse("x.lock", &additive).unwrap(), example());
@@ -285,7 +285,7 @@ fn a_comment_or_another_order_is_not_another_profile() {
 #[test]
 fn a_comment_or_another_order_is_not_another_image() {
     let text = "schema = 1\nprofile = \"host\"\nformats = [\"tar\", \"disk\"]\nfirst-boot = [\"machine-id\"]\n\
-        [disk]\nsize-mib = 8192\n[signing]\nmodules-key = \"/a.pem\"\nmodules-certificate = \"a.crt\"\n";
+        [disk]\nsize-mib = 8192\n";
     let digest = |from: &str, to: &str| {
         assert!(text.contains(from), "{from}");
         image_definition_digest(
@@ -298,7 +298,6 @@ fn a_comment_or_another_order_is_not_another_image() {
         ("[\"tar\", \"disk\"]", "[ 'disk', 'tar' ]"),
         ("\"host\"", "\"../profiles/host.toml\""),
         ("[disk]", "network = \"dhcp\"\n[disk]\nesp-mib = 512\nroot = \"ext4\"\nkernel-parameters = []"),
-        ("/a.pem", "/home/me/a.pem"),
     ] {
         assert_eq!(digest(from, to), same, "{to}");
     }
@@ -311,7 +310,6 @@ fn a_comment_or_another_order_is_not_another_image() {
         ("[disk]", "hostname = { policy = \"machine-id\" }\n[disk]"),
         ("[disk]", "include = [\"packages\"]\n[disk]"),
         ("[disk]", "[disk]\nroot = \"erofs\""),
-        ("a.crt", "b.crt"),
     ] {
         assert_ne!(digest(from, to), same, "{to}");
     }

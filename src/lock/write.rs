@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use toml_writer::{ToTomlKey as _, ToTomlValue as _, TomlKeyBuilder, TomlStringBuilder};
 
 use super::{
-    ImageFacts, Lock, LockedImage, LockedPackage, LockedRepository, PackageSet, REVISION, VERSION,
-    wire::REQUIRE_CUDA,
+    ImageFacts, Lock, LockedImage, LockedModules, LockedPackage, LockedRepository, PackageSet, REVISION,
+    VERSION, wire::REQUIRE_CUDA,
 };
 use crate::digest::Digest;
 
@@ -17,7 +17,8 @@ const HEADER: &str = "# Written by `bedplate lock` from the profile of the same 
 
 /// The canonical text of a lock. [`super::parse`] gives the same lock back.
 pub fn write(lock: &Lock) -> String {
-    let mut out = format!("{HEADER}version = {VERSION}\nrevision = {REVISION}\n\n[inputs]\n");
+    let revision = if lock.modules.is_some() { REVISION } else { REVISION - 1 };
+    let mut out = format!("{HEADER}version = {VERSION}\nrevision = {revision}\n\n[inputs]\n");
     for (name, digest) in &lock.inputs {
         line(&mut out, &key(name), &digest_text(digest));
     }
@@ -29,6 +30,9 @@ pub fn write(lock: &Lock) -> String {
     }
     if let Some(set) = &lock.set {
         write_set(&mut out, set);
+    }
+    if let Some(modules) = &lock.modules {
+        write_modules(&mut out, modules);
     }
     for package in &lock.packages {
         write_package(&mut out, package);
@@ -132,14 +136,25 @@ fn write_set(out: &mut String, set: &PackageSet) {
 fn write_package(out: &mut String, package: &LockedPackage) {
     out.push_str("\n[[package]]\n");
     line(out, "repository", &text(&package.repository));
+    write_name(out, package);
+    line(out, "path", &text(&package.path));
+    list(out, "depends", &package.depends);
+    list(out, "wanted-by", &package.wanted_by);
+}
+
+fn write_modules(out: &mut String, modules: &LockedModules) {
+    out.push_str("\n[modules]\n");
+    line(out, "inputs", &digest_text(&modules.inputs));
+    write_name(out, &modules.package);
+    list(out, "depends", &modules.package.depends);
+}
+
+fn write_name(out: &mut String, package: &LockedPackage) {
     line(out, "name", &text(&package.name));
     line(out, "version", &text(&package.version));
     line(out, "architecture", &text(&package.architecture));
     line(out, "sha256", &text(&package.sha256.hex()));
     line(out, "size", &package.size.to_string());
-    line(out, "path", &text(&package.path));
-    list(out, "depends", &package.depends);
-    list(out, "wanted-by", &package.wanted_by);
 }
 
 /// A list on one line; left out where it is empty.

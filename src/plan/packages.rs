@@ -33,23 +33,23 @@ pub(super) fn pinned(inputs: &Inputs) -> bool {
     inputs.profile.host.pin_packages && !inputs.lock.packages.is_empty()
 }
 
-/// Refuses a set that is known not to build: its modules would fail on every host.
+/// Refuses a driver whose modules are not built: hosts compile nothing.
 pub(super) fn refuse_set(inputs: &Inputs) -> Result<()> {
     let Some(set) = &inputs.lock.set else { return Ok(()) };
     let Some(driver) = &set.driver else { return Ok(()) };
-    if set.builds == Some(Builds::Patched) {
-        return Err(Error::check(format!(
-            "driver {driver} needs the profile's patches, and this version does not apply them when DKMS builds it"
-        ))
-        .hint("lock a pair that builds without: leave `[driver] patches` out, and run `bedplate lock`"));
-    }
-    if set.builds != Some(Builds::No) {
-        return Ok(());
-    }
     let kernel = set.kernel.as_deref().unwrap_or("the locked kernel");
-    let why = set.because.as_ref().map(|because| format!(": {because}")).unwrap_or_default();
-    Err(Error::check(format!("driver {driver} is known not to build for kernel {kernel}{why}"))
-        .hint("lock a pair that builds: set `[driver] version` or `[kernel] package`, then `bedplate lock`"))
+    if set.builds == Some(Builds::No) {
+        let why = set.because.as_ref().map(|because| format!(": {because}")).unwrap_or_default();
+        return Err(Error::check(format!("driver {driver} is known not to build for kernel {kernel}{why}"))
+            .hint("lock a pair that builds: set `[driver] version` or `[kernel] package`, or name a patch in `[driver] patches`; then `bedplate lock`"));
+    }
+    if inputs.lock.lacks_modules() {
+        return Err(Error::check(format!(
+            "the lock has no modules of driver {driver} for kernel {kernel}, and hosts compile none"
+        ))
+        .hint("`bedplate lock --modules`, where the profile is kept, builds them once and locks the package of them"));
+    }
+    Ok(())
 }
 
 /// Refuses a host of another distribution or release: bringing it to the lock would be an upgrade of all of it.
@@ -93,9 +93,8 @@ pub(super) fn plan(
     }
     let native = inputs.profile.host.architecture.as_str();
     let there = host.by_key(native);
-    let locked: BTreeMap<String, &LockedPackage> = inputs
-        .lock
-        .packages
+    let wanted = inputs.lock.host_packages();
+    let locked: BTreeMap<String, &LockedPackage> = wanted
         .iter()
         .map(|package| (dpkg::key(&package.name, &package.architecture, native), package))
         .collect();
@@ -154,7 +153,7 @@ fn without_tools(inputs: &Inputs, state: &HostState, plan: &mut Plan) {
     }
     if state.target == Target::Tree {
         plan.deferred.push(Deferred {
-            what: format!("{} packages", inputs.lock.packages.len()),
+            what: format!("{} packages", inputs.lock.host_packages().len()),
             why: "the tree has no apt: packages are installed on the booted host".to_owned(),
         });
     } else {

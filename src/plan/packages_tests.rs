@@ -148,6 +148,16 @@ fn kernels_stand_side_by_side() {
 }
 
 #[test]
+fn a_driver_whose_modules_are_not_built_is_refused() {
+    let mut wanted = lock(&[("a", "1"), ("nvidia-open-kernel-dkms", "550.163.01-2")]);
+    wanted.set = Some(PackageSet { driver: Some("550.163.01".into()), ..PackageSet::default() });
+    let error = host([]).plan(&profile(""), &wanted).unwrap_err();
+    assert_eq!(error.kind(), crate::error::Kind::Check);
+    assert!(error.message().contains("no modules of driver 550.163.01"), "{error:?}");
+    assert!(error.hints()[0].starts_with("`bedplate lock --modules`"), "{error:?}");
+}
+
+#[test]
 fn a_set_that_does_not_build_is_refused() {
     let model = host([]);
     let mut wanted = lock(&[("a", "1")]);
@@ -161,9 +171,6 @@ fn a_set_that_does_not_build_is_refused() {
     let error = model.plan(&profile(""), &wanted).unwrap_err();
     assert_eq!(error.kind(), crate::error::Kind::Check);
     assert!(error.message().contains("550.163.01 is known not to build for kernel 6.12.117"), "{error:?}");
-    wanted.set.as_mut().unwrap().builds = Some(Builds::Patched);
-    let error = model.plan(&profile(""), &wanted).unwrap_err();
-    assert!(error.kind() == crate::error::Kind::Check && error.message().contains("patches"), "{error:?}");
     wanted.set.as_mut().unwrap().builds = Some(Builds::Untried);
     let mut model = host([]);
     model.state.running = Running { kernel: Some("6.1".into()), driver: None };

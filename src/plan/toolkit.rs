@@ -22,7 +22,8 @@ const WANTED_BY: &str = "container";
 /// # Errors
 /// The lock has neither; what stands in the way of Docker's configuration.
 pub fn toolkit(inputs: &Inputs, state: &HostState) -> Result<Plan> {
-    let lock = Lock { packages: part(inputs.lock), ..inputs.lock.clone() };
+    // Neither engine nor toolkit needs modules.
+    let lock = Lock { packages: part(inputs.lock), modules: None, ..inputs.lock.clone() };
     if lock.packages.is_empty() {
         return Err(Error::usage("the lock has no container engine to install").hint(
             "let the profile pin packages (`[host] pin-packages`), with `[container] engine`, then `bedplate lock`",
@@ -51,14 +52,14 @@ pub fn toolkit(inputs: &Inputs, state: &HostState) -> Result<Plan> {
 
 /// The packages that are reached from those the container engine and toolkit are wanted by.
 fn part(lock: &Lock) -> Vec<LockedPackage> {
+    let packages = lock.host_packages();
     let is_named = |package: &LockedPackage, name: &str| {
         name.split_once(':').map_or(package.name == name, |(name, architecture)| {
             package.name == name && package.architecture == architecture
         })
     };
     let mut reached: BTreeSet<usize> = BTreeSet::new();
-    let mut open: Vec<usize> = lock
-        .packages
+    let mut open: Vec<usize> = packages
         .iter()
         .enumerate()
         .filter(|(_, package)| package.wanted_by.iter().any(|word| word == WANTED_BY))
@@ -68,9 +69,9 @@ fn part(lock: &Lock) -> Vec<LockedPackage> {
         if !reached.insert(index) {
             continue;
         }
-        for name in &lock.packages[index].depends {
+        for name in &packages[index].depends {
             open.extend(
-                lock.packages
+                packages
                     .iter()
                     .enumerate()
                     .filter(|(_, package)| is_named(package, name))
@@ -78,7 +79,7 @@ fn part(lock: &Lock) -> Vec<LockedPackage> {
             );
         }
     }
-    reached.into_iter().map(|index| lock.packages[index].clone()).collect()
+    reached.into_iter().map(|index| packages[index].clone()).collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Container, ContainerEngine, Distribution, Driver, DriverFlavor, Gpu, GpuAccess, Host, ImageWanted,
-    Kernel, Profile, Repository, SecretSource,
+    Kernel, Profile, Repository, SecretSource, Signing,
     decode::{Decoder, Fields, Text},
     forms::{self, Pin},
     host_files, host_rules, secrets_like,
@@ -375,12 +375,15 @@ fn driver(f: &mut Fields<'_, '_>) -> Option<Driver> {
     for patch in &patches {
         check(f.d, &patch.span, forms::input_path(&patch.value));
     }
+    let signed = f.get("signing").map(|node| node.span.clone());
+    let signing = f.fields("signing").and_then(signing);
     match flavor {
         Some(DriverFlavor::None) => {
             let spans = version
                 .iter()
                 .map(|text| ("version", &text.span))
-                .chain(patches.iter().map(|text| ("patches", &text.span)));
+                .chain(patches.iter().map(|text| ("patches", &text.span)))
+                .chain(signed.iter().map(|span| ("signing", span)));
             for (key, span) in spans {
                 let hint = format!("remove `{key}`, or set `flavor = \"open\"`");
                 f.d.error(
@@ -401,7 +404,27 @@ fn driver(f: &mut Fields<'_, '_>) -> Option<Driver> {
         flavor: flavor?,
         version: version.map(|text| text.value),
         patches: patches.into_iter().map(|text| text.value).collect(),
+        signing,
     })
+}
+
+fn signing(mut f: Fields<'_, '_>) -> Option<Signing> {
+    let key = f.required("key", "key = \"/…/modules.pem\"");
+    let key = key.and_then(|node| f.d.text(node, "driver.signing.key"));
+    if let Some(key) = &key
+        && !f.d.failed_within(&key.span)
+        && let Err((message, _)) = forms::absolute_path(&key.value)
+    {
+        let hint = "write its path from the root, `/…`: a private key is not kept beside the profile";
+        f.d.error(&key.span, message, "", hint);
+    }
+    let certificate = f.required("certificate", "certificate = \"keys/modules.crt\"");
+    let certificate = certificate.and_then(|node| f.d.text(node, "driver.signing.certificate"));
+    if let Some(certificate) = &certificate {
+        check(f.d, &certificate.span, forms::input_path(&certificate.value));
+    }
+    f.finish(&[]);
+    Some(Signing { key: key?.value, certificate: certificate?.value })
 }
 
 fn container(f: &mut Fields<'_, '_>) -> Option<Container> {

@@ -80,7 +80,7 @@ impl Profile {
     }
 
     /// Every file this profile reads, as written: paths relative to the profile. Deployments, sources of
-    /// files, keyrings and patches. Secrets are not among them.
+    /// files, keyrings, patches and the certificate of the modules. Secrets are not among them.
     pub fn input_paths(&self) -> BTreeSet<&str> {
         let sources = self.files.iter().filter_map(|file| match &file.content {
             FileContent::Source(path) => Some(path),
@@ -92,6 +92,7 @@ impl Profile {
             .chain(sources)
             .chain(keyrings)
             .chain(&self.driver.patches)
+            .chain(self.driver.signing.as_ref().map(|signing| &signing.certificate))
             .map(String::as_str)
             .collect()
     }
@@ -192,6 +193,19 @@ pub struct Driver {
     pub version: Option<String>,
     /// Patches to the module sources, relative to the profile.
     pub patches: Vec<String>,
+    /// What the modules are signed with.
+    pub signing: Option<Signing>,
+}
+
+/// `[driver] signing`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Signing {
+    /// Absolute path of the private key (PEM), on the machine that builds modules. Not part of what the profile says:
+    /// which key it is, the certificate tells.
+    #[serde(skip)]
+    pub key: String,
+    /// Its X.509 certificate (PEM), relative to the profile.
+    pub certificate: String,
 }
 
 /// Which of NVIDIA's kernel modules.

@@ -54,6 +54,7 @@ const STOOD_IN_FOR: [&str; 4] = [
 ];
 
 /// What a tree is made from.
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// Every package, sorted by name.
     pub packages: &'a [LockedPackage],
@@ -67,13 +68,15 @@ pub struct Request<'a> {
     pub architecture: &'a str,
     /// How many packages are unpacked at once.
     pub threads: usize,
+    /// Programs of the tree that do nothing while packages are configured, besides those that start services.
+    pub stand_ins: &'a [&'a str],
     /// Told of what is being done.
     pub progress: &'a dyn Progress,
 }
 
 impl<'a> Request<'a> {
     /// A place to run the tree's programs in, with this time to write down.
-    fn room(&self, time: i64) -> Room<'a> {
+    pub(super) fn room(&self, time: i64) -> Room<'a> {
         Room { root: self.root, program: self.program, time, architecture: self.architecture }
     }
 }
@@ -339,9 +342,9 @@ impl<'w> Work<'w, '_> {
     fn stand_ins(&self) -> Result<BTreeMap<String, String>> {
         let root = self.request.root;
         let mut stand_ins = BTreeMap::new();
-        for path in STOOD_IN_FOR {
+        for path in STOOD_IN_FOR.iter().chain(self.request.stand_ins) {
             if root.exists(path)? {
-                stand_ins.insert(path.to_owned(), NOTHING.to_owned());
+                stand_ins.insert((*path).to_owned(), NOTHING.to_owned());
             }
         }
         Ok(stand_ins)

@@ -40,7 +40,7 @@ pub(super) async fn compare(
     let place = work.scratch().join("second");
     files::make_private_dir(&place)?;
     let second = Store::open(&place.join("store"))?;
-    for package in &image.pinned.lock.packages {
+    for package in image.pinned.lock.host_packages().iter() {
         // What is copied is verified on its way.
         let (file, _) = image.store.open_entry(&package.sha256)?.ok_or_else(|| {
             Error::failed(format!("package `{}` is not in the store any more", package.name))

@@ -108,13 +108,15 @@ impl Image<'_> {
         let context = self.context;
         let progress = context.ui.progress();
         let program = root::this_program()?;
+        let packages = self.pinned.lock.host_packages();
         let request = root::Request {
-            packages: &self.pinned.lock.packages,
+            packages: &packages,
             store: self.store,
             root: tree,
             program: &program,
             architecture: &self.pinned.profile.host.architecture,
             threads: threads().get() as usize,
+            stand_ins: &[],
             progress: progress.as_ref(),
         };
         let definition = &self.sources.definition;
@@ -273,7 +275,7 @@ impl Image<'_> {
         path: PathBuf,
     ) -> Result<Piece> {
         let times = built.packages.iter().map(|(name, package)| (name.clone(), package.built)).collect();
-        let groups = Groups::of(root, &self.pinned.lock.packages, owned.iter().cloned(), &times)?;
+        let groups = Groups::of(root, &self.pinned.lock.host_packages(), owned.iter().cloned(), &times)?;
         let layers = layers::split(tree.entries(), &|path| groups.owner(path));
         let options = oci::Options {
             name: self.name(),

@@ -6,14 +6,14 @@ mod image;
 use std::{path::Path, sync::Arc};
 
 use self::image::{Image, Report};
-use super::{Context, args, carry, inputs::ImageSources};
+use super::{Context, args, carry, inputs::ImageSources, modules};
 use crate::{
     build::work::Work,
     error::{Error, Result},
     fleet::wire::Carries,
     host::content::Content,
     lock::{Lock, LockedPackage, bundle::Pinned},
-    profile::{DriverFlavor, image_definition::Part},
+    profile::image_definition::Part,
     store::Store,
     system::files,
     ui::{Format, exit, text},
@@ -22,7 +22,7 @@ use crate::{
 /// Runs `build`.
 pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
     let sources = ImageSources::read(context, args.image.as_deref())?;
-    let (bundle, pinned) = sources.profile.pinned(context)?;
+    let (mut bundle, mut pinned) = sources.profile.pinned(context)?;
     refuse_unbuilt(&sources, &pinned.lock)?;
     if pinned.lock.packages.is_empty() {
         return Err(Error::usage(format!(
@@ -30,6 +30,10 @@ pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
             sources.profile.shown
         ))
         .hint("lock it again: `bedplate lock`"));
+    }
+    if pinned.lock.lacks_modules() {
+        modules::lock(context, &sources.profile)?;
+        (bundle, pinned) = sources.profile.pinned(context)?;
     }
     let output = context.path(&args.output);
     let store = Store::open(&context.store)?;
@@ -95,22 +99,17 @@ fn refuse_unbuilt(sources: &ImageSources, lock: &Lock) -> Result<()> {
     }
     let own = sources.profile.profile.host.architecture.as_str();
     let foreign = |package: &&LockedPackage| ![own, "all"].contains(&package.architecture.as_str());
-    if let Some(package) = lock.packages.iter().find(foreign) {
+    if let Some(package) = lock.host_packages().iter().find(foreign) {
         return no(
             &format!("packages of another architecture, such as {}:{}", package.name, package.architecture),
             "leave them out of the profile",
         );
     }
-    if definition.signing.is_some() {
-        return no("`[signing]`, since there are no modules to sign", "remove it");
-    }
-    if sources.profile.profile.driver.flavor != DriverFlavor::None {
-        return no("images with a driver", "provision such a host: `bedplate provision`");
-    }
     Ok(())
 }
 
-fn refuse_unprivileged() -> Result<()> {
+/// Refuses to build without root.
+pub(super) fn refuse_unprivileged() -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }

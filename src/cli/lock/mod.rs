@@ -9,7 +9,7 @@ use super::{
     Context, archives,
     args::{self, DiffArg},
     inputs::{self, Sources},
-    registries,
+    modules, registries,
 };
 use crate::{
     error::{Error, Result, Snippet},
@@ -48,10 +48,13 @@ pub fn run(context: &Context, args: &args::Lock) -> Result<u8> {
         update,
     };
     if args.check {
-        check::check(context, args, &sources, &request)
-    } else {
-        write(context, args, &sources, &request)
+        return check::check(context, args, &sources, &request);
     }
+    let code = write(context, args, &sources, &request)?;
+    if args.modules && code == exit::DONE {
+        modules::lock(context, &sources)?;
+    }
+    Ok(code)
 }
 
 /// `--why`: from the lock alone.
@@ -269,12 +272,12 @@ fn refuse(context: &Context, lock: &Lock) -> bool {
                 .hint("name a kernel that builds in `[kernel] package`, or another `[driver] version`");
             context.ui.error(&error);
         }
-        Some(Builds::Untried) => context.ui.warn_at(
+        Some(_) if lock.lacks_modules() => context.ui.warn_at(
             because,
             None,
-            "`provision` has DKMS build it, and stops with the compiler's first complaint where it does not",
+            "`bedplate lock --modules` builds them, once, and locks the package of them: no host compiles any",
         ),
-        Some(Builds::Yes | Builds::Patched) | None => {}
+        Some(Builds::Untried | Builds::Yes | Builds::Patched) | None => {}
     }
     refused
 }

@@ -14,7 +14,7 @@ pub async fn lacking(lock: &Lock, store: &Path, docker: Option<&str>) -> Result<
     // Looking makes nothing.
     let store = if files::is_dir(store) { Some(Store::open(store)?) } else { None };
     let mut lacks = BTreeSet::new();
-    for package in &lock.packages {
+    for package in lock.host_packages().iter() {
         // Read whole: a damaged one is moved aside here, and comes anew.
         let there =
             store.as_ref().is_some_and(|store| store.has(&package.sha256, package.size).unwrap_or(false));

@@ -165,7 +165,7 @@ pub fn drop_images(store: &Path, lock: &Lock) -> Result<u64> {
     if !files::is_dir(store) {
         return Ok(0);
     }
-    let packages: BTreeSet<Digest> = lock.packages.iter().map(|package| package.sha256).collect();
+    let packages: BTreeSet<Digest> = lock.host_packages().iter().map(|package| package.sha256).collect();
     let blobs: BTreeSet<Digest> =
         lock.images.values().flat_map(blobs_of).filter(|digest| !packages.contains(digest)).collect();
     if blobs.is_empty() {

@@ -49,7 +49,7 @@ impl Named {
     /// What this lock names.
     pub fn of(lock: &Lock) -> Self {
         Self {
-            packages: lock.packages.iter().map(|package| (package.sha256, package.size)).collect(),
+            packages: lock.host_packages().iter().map(|package| (package.sha256, package.size)).collect(),
             images: lock.images.values().flat_map(blobs_of).collect(),
         }
     }

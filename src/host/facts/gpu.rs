@@ -58,10 +58,17 @@ pub(super) fn module(tree: &Tree, release: &str) -> Result<Module> {
     let mut other_kernels = Vec::new();
     if file.is_none() {
         for kernel in tree.list("/lib/modules")? {
-            // Where DKMS puts modules on Debian and Ubuntu (dkms.conf(5), DEST_MODULE_LOCATION).
-            let dkms = tree.list(&format!("/lib/modules/{}/updates/dkms", kernel.name))?;
-            if kernel.name != release && dkms.iter().any(|entry| is_module(&entry.name)) {
-                other_kernels.push(kernel.name);
+            if kernel.name == release {
+                continue;
+            }
+            // Where the modules that `lock --modules` builds are, and where DKMS puts its own on Debian and Ubuntu
+            // (dkms.conf(5), DEST_MODULE_LOCATION).
+            for place in ["bedplate", "dkms"] {
+                let built = tree.list(&format!("/lib/modules/{}/updates/{place}", kernel.name))?;
+                if built.iter().any(|entry| is_module(&entry.name)) {
+                    other_kernels.push(kernel.name);
+                    break;
+                }
             }
         }
     }

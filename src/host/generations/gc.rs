@@ -107,7 +107,8 @@ fn needless_packages(
     let (mut kept, mut needless) = (BTreeSet::new(), BTreeSet::new());
     for (number, _) in loaded {
         let lock = generations.bundle(*number)?.open()?.lock;
-        let named = lock.packages.iter().map(|package| package.sha256);
+        let packages = lock.host_packages();
+        let named = packages.iter().map(|package| package.sha256);
         if dropped.contains(number) { needless.extend(named) } else { kept.extend(named) }
     }
     Ok(needless.difference(&kept).copied().collect())

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{error::Error, system::files::Root};
+use crate::{error::Error, lock::modules::first_error, system::files::Root};
 
 /// Lines of output that are shown.
 const SHOWN: usize = 16;
@@ -50,14 +50,6 @@ pub(super) fn modules(root: &Root, since: jiff::Timestamp) -> Option<(String, Pa
     None
 }
 
-/// The first line of a build log that is an error: of the compiler, else of make.
-fn first_error(log: &str) -> Option<String> {
-    let find = |marks: &[&str]| log.lines().find(|line| marks.iter().any(|mark| line.contains(mark)));
-    find(&[" error: ", " fatal error: "])
-        .or_else(|| find(&["*** ", "Error "]))
-        .map(|line| line.trim().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,14 +63,5 @@ mod tests {
             error.causes()[0].starts_with("The following") && error.causes()[0].contains("c but it is not")
         );
         assert!(apt("x", "", "").message().contains("does not say why"));
-    }
-
-    #[test]
-    fn finds_the_compilers_first_error() {
-        let log = "make[1]: Entering\n  CC nv.o\nnv-pci.c:12:3: error: too few arguments to function 'x'\n\
-                   nv-pci.c:13:3: error: second\nmake[2]: *** [a] Error 1\n";
-        assert_eq!(first_error(log).unwrap(), "nv-pci.c:12:3: error: too few arguments to function 'x'");
-        assert_eq!(first_error("make: *** No rule\n").unwrap(), "make: *** No rule");
-        assert_eq!(first_error("fine\n"), None);
     }
 }

@@ -17,7 +17,7 @@ use super::apply::{Context, Work};
 use crate::{
     apt::download,
     error::{Error, Result},
-    lock::LockedPackage,
+    lock::{LockedPackage, modules::BUILT},
     plan::{
         PackageChange, Plan, Step, Way,
         dpkg::{Packages, Want, key},
@@ -113,13 +113,9 @@ async fn prepare(
 ) -> Result<()> {
     let root = context.root;
     let native = context.pinned.profile.host.architecture.as_str();
-    let all: BTreeMap<String, &LockedPackage> = context
-        .pinned
-        .lock
-        .packages
-        .iter()
-        .map(|package| (key(&package.name, &package.architecture, native), package))
-        .collect();
+    let packages = context.pinned.lock.host_packages();
+    let all: BTreeMap<String, &LockedPackage> =
+        packages.iter().map(|package| (key(&package.name, &package.architecture, native), package)).collect();
     let mut wanted: BTreeMap<&str, &LockedPackage> = BTreeMap::new();
     for change in changes {
         let package = all
@@ -162,6 +158,7 @@ fn wanted_of(context: &Context<'_>, package: &LockedPackage) -> download::Wanted
         name: package.name.clone(),
         version: package.version.clone(),
         architecture: package.architecture.clone(),
+        is_built: package.repository == BUILT,
     }
 }
 

@@ -203,7 +203,8 @@ pub(super) fn packages(old: &Lock, new: &Lock) -> Vec<PackageChange> {
     type Key<'l> = (&'l str, &'l str);
     let by_key = |lock: &'_ Lock| -> BTreeMap<(String, String), LockedPackage> {
         let entry = |p: &LockedPackage| ((p.name.clone(), p.architecture.clone()), p.clone());
-        lock.packages.iter().map(entry).collect()
+        let modules = lock.modules.iter().map(|modules| &modules.package);
+        lock.packages.iter().chain(modules).map(entry).collect()
     };
     let (before, after) = (by_key(old), by_key(new));
     let keys: BTreeSet<Key<'_>> = before

@@ -126,13 +126,18 @@ pub async fn lock(
         image.verdict = cuda::verdict(&image.facts, request.profile, driver);
     }
     let inputs = inputs(request.profile_file_name, request.profile, request.deployments, request.sources);
-    Ok(Lock {
+    let mut lock = Lock {
         inputs,
         images,
         repositories: packages.repositories,
         set: packages.set,
         packages: packages.packages,
-    })
+        modules: None,
+    };
+    if let Some(modules) = request.old.and_then(|old| old.modules.clone()) {
+        lock.adopt(request.profile, modules);
+    }
+    Ok(lock)
 }
 
 /// Both at once; the errors of both.

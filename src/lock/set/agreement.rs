@@ -1,15 +1,18 @@
 //! Whether the set says what follows from the rest of its lock.
 
-use super::{facts, judge, kernel};
+use super::{built, facts, judge, kernel};
 use crate::{
+    digest::Digest,
     error::{Error, Result, Snippet},
-    lock::{Builds, Lock, PackageSet},
+    lock::{Builds, Lock, PackageSet, modules},
     profile::Profile,
 };
 
 /// A field of `[set]` that is not what follows from the rest of the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contradiction {
+    /// The table it is in.
+    pub table: &'static str,
     /// Its key.
     pub field: &'static str,
     /// What the set says; `None`: nothing.
@@ -35,11 +38,20 @@ pub fn contradictions(profile: &Profile, lock: &Lock, fresh: bool) -> Vec<Contra
     let mut follows = facts(&lock.packages);
     if fresh {
         judge(&mut follows, profile, kernel(&lock.packages).as_ref(), None);
+        if lock.modules.is_some() {
+            built(&mut follows, profile);
+        }
     } else {
         follows.builds = said.builds;
     }
     let builds = |set: &PackageSet| set.builds.map(Builds::name).map(str::to_owned);
     let packages = "by its packages";
+    let said_modules = lock.modules.as_ref().map(|modules| modules.inputs);
+    // Of a lock that is not fresh they may be of patches that were changed since.
+    let made_of = said_modules.and_then(|said| {
+        if fresh { modules::inputs(profile, &lock.packages, &lock.inputs) } else { Some(said) }
+    });
+    let modules = |inputs: Option<Digest>| inputs.map(|inputs| inputs.to_string());
     [
         ("kernel", said.kernel.clone(), follows.kernel.clone(), packages),
         ("driver", said.driver.clone(), follows.driver.clone(), packages),
@@ -48,10 +60,14 @@ pub fn contradictions(profile: &Profile, lock: &Lock, fresh: bool) -> Vec<Contra
         ("toolkit", said.toolkit.clone(), follows.toolkit.clone(), packages),
         ("engine", said.engine.clone(), follows.engine.clone(), packages),
         ("builds", builds(said), builds(&follows), "by its packages, the profile and the table of pairs"),
+        ("inputs", modules(said_modules), modules(made_of), "by its packages and the profile's patches"),
     ]
     .into_iter()
     .filter(|(_, said, follows, _)| said != follows)
-    .map(|(field, said, follows, from)| Contradiction { field, said, follows, from })
+    .map(|(field, said, follows, from)| {
+        let table = if field == "inputs" { "modules" } else { "set" };
+        Contradiction { table, field, said, follows, from }
+    })
     .collect()
 }
 
@@ -63,8 +79,8 @@ pub fn contradictions(profile: &Profile, lock: &Lock, fresh: bool) -> Vec<Contra
 pub fn refuse(found: &[Contradiction], path: &str, text: &str) -> Result<()> {
     let errors = found.iter().map(|one| {
         let says = match &one.said {
-            Some(said) => format!("`[set]` has `{} = \"{}\"`", one.field, said.escape_debug()),
-            None => format!("`[set]` has no `{}`", one.field),
+            Some(said) => format!("`[{}]` has `{} = \"{}\"`", one.table, one.field, said.escape_debug()),
+            None => format!("`[{}]` has no `{}`", one.table, one.field),
         };
         let follows = match &one.follows {
             Some(follows) => format!("it is \"{follows}\""),
@@ -75,7 +91,7 @@ pub fn refuse(found: &[Contradiction], path: &str, text: &str) -> Result<()> {
             one.from
         ))
         .hint("a lock is not edited: run `bedplate lock`, which judges the set anew, and review what `--diff` shows");
-        match place(text, one.field) {
+        match place(text, one.table, one.field) {
             Some(span) => error.at(Snippet {
                 path: path.to_owned(),
                 text: text.into(),
@@ -88,8 +104,9 @@ pub fn refuse(found: &[Contradiction], path: &str, text: &str) -> Result<()> {
     Error::join(errors).map_or(Ok(()), Err)
 }
 
-/// The line of a field in `[set]`, else the table's own.
-fn place(text: &str, field: &str) -> Option<std::ops::Range<usize>> {
+/// The line of a field in its table, else the table's own.
+fn place(text: &str, table: &str, field: &str) -> Option<std::ops::Range<usize>> {
+    let header = format!("[{table}]");
     let mut at = 0;
     let mut table = None;
     for line in text.split_inclusive('\n') {
@@ -97,7 +114,7 @@ fn place(text: &str, field: &str) -> Option<std::ops::Range<usize>> {
         at += line.len();
         let line = line.trim();
         match &table {
-            None if line == "[set]" => table = Some(span),
+            None if line == header => table = Some(span),
             Some(_) if line.starts_with('[') => break,
             Some(_) if line.split_once('=').is_some_and(|(key, _)| key.trim() == field) => return Some(span),
             _ => {}

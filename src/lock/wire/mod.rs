@@ -38,7 +38,7 @@ struct Wrong {
     label: String,
 }
 
-const TOP: &[&str] = &["version", "revision", "inputs", "image", "repository", "set", "package"];
+const TOP: &[&str] = &["version", "revision", "inputs", "image", "repository", "set", "modules", "package"];
 
 /// Reads a lock. `path` is only for messages.
 ///
@@ -97,6 +97,7 @@ pub fn parse(path: &str, text: &str) -> Result<Lock> {
         repositories: packages.repositories,
         set: packages.set,
         packages: packages.packages,
+        modules: packages.modules,
     })
 }
 

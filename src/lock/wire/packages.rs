@@ -13,7 +13,10 @@ use toml::{
 };
 
 use super::{
-    super::{Builds, LockedPackage, LockedRepository, LockedSuite, PackageSet, names},
+    super::{
+        Builds, LockedModules, LockedPackage, LockedRepository, LockedSuite, PackageSet, modules::BUILT,
+        names,
+    },
     Wrong, unknown_in,
 };
 use crate::digest::Digest;
@@ -24,6 +27,7 @@ pub(super) struct Read {
     pub(super) repositories: BTreeMap<String, LockedRepository>,
     pub(super) set: Option<PackageSet>,
     pub(super) packages: Vec<LockedPackage>,
+    pub(super) modules: Option<LockedModules>,
 }
 
 const REPOSITORY: &[&str] = &["snapshot", "suite"];
@@ -32,6 +36,8 @@ const SET: &[&str] =
     &["kernel", "driver", "firmware", "fabric-manager", "toolkit", "engine", "builds", "because"];
 const PACKAGE: &[&str] =
     &["repository", "name", "version", "architecture", "sha256", "size", "path", "depends", "wanted-by"];
+
+const MODULES: &[&str] = &["inputs", "name", "version", "architecture", "sha256", "size", "depends"];
 
 /// Words of `wanted-by`.
 const WORDS: &[&str] = &["apt", "container", "driver", "essential", "kernel", "packages", "required"];
@@ -65,6 +71,15 @@ pub(super) fn read(root: &mut DeTable<'_>, strict: bool) -> Result<Read, Wrong> 
             read.packages.push(one);
         }
         dependencies(&read.packages, list.iter())?;
+    }
+    if let Some(value) = root.remove("modules") {
+        let modules = modules(&Fields::of(&value, "`modules`", strict, MODULES)?)?;
+        if let Some(package) = read.packages.iter().find(|package| package.name == modules.package.name) {
+            return Err(wrong(value.span(), &format!("package `{}` is there twice", package.name)));
+        }
+        let with = [read.packages.as_slice(), std::slice::from_ref(&modules.package)].concat();
+        dependencies(&with, std::iter::repeat_n(&value, with.len()))?;
+        read.modules = Some(modules);
     }
     Ok(read)
 }
@@ -133,6 +148,16 @@ fn set(fields: &Fields<'_, '_>) -> Result<PackageSet, Wrong> {
     })
 }
 
+fn modules(fields: &Fields<'_, '_>) -> Result<LockedModules, Wrong> {
+    let (inputs, span) = fields.text("inputs")?;
+    let inputs = inputs.parse::<Digest>().map_err(|error| wrong(span, error.message()))?;
+    let mut package = built(fields)?;
+    BUILT.clone_into(&mut package.repository);
+    package.path = package.file_name();
+    package.wanted_by = vec!["driver".to_owned()];
+    Ok(LockedModules { inputs, package })
+}
+
 fn package(
     fields: &Fields<'_, '_>,
     repositories: &BTreeMap<String, LockedRepository>,
@@ -141,18 +166,7 @@ fn package(
     if !repositories.contains_key(repository) {
         return Err(wrong(span, &format!("the lock has no repository `{}`", repository.escape_debug())));
     }
-    let name = fields.checked("name", names::is_package, "this is not the name of a package")?;
-    let version = fields.checked("version", names::is_version, "this is not a version")?;
-    let architecture =
-        fields.checked("architecture", names::is_architecture, "this is not an architecture")?;
-    let (sha256, span) = fields.text("sha256")?;
-    let sha256 = format!("sha256:{sha256}")
-        .parse::<Digest>()
-        .map_err(|_| wrong(span, "`sha256` is 64 lowercase hexadecimal digits"))?;
-    let size = fields.number("size")?;
     let path = fields.checked("path", names::is_path, "a path lies below the archive's base address")?;
-    let depends = fields.texts("depends")?;
-    sorted(&depends)?;
     let wanted_by = fields.texts("wanted-by")?;
     sorted(&wanted_by)?;
     if let Some((word, span)) = wanted_by.iter().find(|(word, _)| fields.strict && !WORDS.contains(word)) {
@@ -163,14 +177,35 @@ fn package(
     }
     Ok(LockedPackage {
         repository: repository.to_owned(),
+        path: path.to_owned(),
+        wanted_by: owned(&wanted_by),
+        ..built(fields)?
+    })
+}
+
+/// What is said of a package, wherever it comes from.
+fn built(fields: &Fields<'_, '_>) -> Result<LockedPackage, Wrong> {
+    let name = fields.checked("name", names::is_package, "this is not the name of a package")?;
+    let version = fields.checked("version", names::is_version, "this is not a version")?;
+    let architecture =
+        fields.checked("architecture", names::is_architecture, "this is not an architecture")?;
+    let (sha256, span) = fields.text("sha256")?;
+    let sha256 = format!("sha256:{sha256}")
+        .parse::<Digest>()
+        .map_err(|_| wrong(span, "`sha256` is 64 lowercase hexadecimal digits"))?;
+    let size = fields.number("size")?;
+    let depends = fields.texts("depends")?;
+    sorted(&depends)?;
+    Ok(LockedPackage {
+        repository: String::new(),
         name: name.to_owned(),
         version: version.to_owned(),
         architecture: architecture.to_owned(),
         sha256,
         size,
-        path: path.to_owned(),
+        path: String::new(),
         depends: owned(&depends),
-        wanted_by: owned(&wanted_by),
+        wanted_by: Vec::new(),
     })
 }
 

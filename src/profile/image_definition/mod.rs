@@ -36,16 +36,12 @@ pub struct ImageDefinition {
     pub first_boot: BTreeSet<FirstBoot>,
     /// The disk: there exactly when one of the formats is a disk.
     pub disk: Option<Disk>,
-    /// What kernel modules are signed with.
-    pub signing: Option<Signing>,
 }
 
 impl ImageDefinition {
-    /// Every file this definition reads, as paths relative to it: its profile and the modules' certificate. The
-    /// private key is not among them.
+    /// Every file this definition reads, as paths relative to it.
     pub fn input_paths(&self) -> BTreeSet<&str> {
-        let certificate = self.signing.as_ref().map(|signing| signing.modules_certificate.as_str());
-        std::iter::once(self.profile.as_str()).chain(certificate).collect()
+        BTreeSet::from([self.profile.as_str()])
     }
 
     /// The kernel's command line: the profile's parameters, then those of the disk, each once.
@@ -239,15 +235,4 @@ pub enum RootFileSystem {
     Ext4,
     /// EROFS: compressed and read-only.
     Erofs,
-}
-
-/// `[signing]`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Signing {
-    /// Absolute path of the private key (PEM) that kernel modules are signed with. Not part of what the definition
-    /// says: which key it is, the certificate tells.
-    #[serde(skip)]
-    pub modules_key: String,
-    /// Its X.509 certificate, relative to the definition.
-    pub modules_certificate: String,
 }

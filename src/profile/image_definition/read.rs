@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Disk, FirstBoot, Format, HostName, ImageDefinition, Network, Part, RootFileSystem, Signing};
+use super::{Disk, FirstBoot, Format, HostName, ImageDefinition, Network, Part, RootFileSystem};
 use crate::{
     error::Result,
     profile::{
@@ -81,7 +81,6 @@ fn read(d: &Decoder<'_>, node: &Node) -> Option<ImageDefinition> {
         None => Some(Network::Dhcp),
     };
     let disk = disk(&mut f, formats.as_ref());
-    let signing = f.fields("signing").and_then(signing);
     parts_needed(d, include.as_ref(), first_boot.as_ref());
     if let (Some(steps), Some(formats)) = (&first_boot, &formats) {
         growing(d, steps, formats, disk.as_ref());
@@ -96,6 +95,7 @@ fn read(d: &Decoder<'_>, node: &Node) -> Option<ImageDefinition> {
         ("user", "an image has the users of its profile"),
         ("packages", "an image has the packages of its profile"),
         ("file", "an image has the files of its profile"),
+        ("signing", "modules are signed as `[driver] signing` of the profile says"),
         ("run", "an image runs no free commands"),
         ("script", "an image runs no free commands"),
     ]);
@@ -110,7 +110,6 @@ fn read(d: &Decoder<'_>, node: &Node) -> Option<ImageDefinition> {
         network: network?,
         first_boot: first_boot.map_or_else(default_steps, values),
         disk,
-        signing,
     })
 }
 
@@ -313,23 +312,4 @@ fn disk(f: &mut Fields<'_, '_>, formats: Option<&Chosen<Format>>) -> Option<Disk
         root: root?,
         kernel_parameters: parameters.into_iter().map(|text| text.value).collect(),
     })
-}
-
-fn signing(mut f: Fields<'_, '_>) -> Option<Signing> {
-    let key = f.required("modules-key", "modules-key = \"/…/modules.pem\"");
-    let key = key.and_then(|node| f.d.text(node, "signing.modules-key"));
-    if let Some(key) = &key
-        && !f.d.failed_within(&key.span)
-        && let Err((message, _)) = forms::absolute_path(&key.value)
-    {
-        let hint = "write its path from the root, `/…`: a private key is not kept beside the definition";
-        f.d.error(&key.span, message, "", hint);
-    }
-    let certificate = f.required("modules-certificate", "modules-certificate = \"keys/modules.crt\"");
-    let certificate = certificate.and_then(|node| f.d.text(node, "signing.modules-certificate"));
-    if let Some(certificate) = &certificate {
-        relative(f.d, certificate);
-    }
-    f.finish(&[]);
-    Some(Signing { modules_key: key?.value, modules_certificate: certificate?.value })
 }

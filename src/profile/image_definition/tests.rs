@@ -18,7 +18,6 @@ fn an_image_has_its_defaults() {
     assert!(Part::ALL.iter().all(|part| definition.include.contains(part) == (*part != Part::Images)));
     assert_eq!(definition.first_boot, BTreeSet::from([FirstBoot::MachineId, FirstBoot::SshHostKeys]));
     assert_eq!((&definition.hostname, definition.network), (&HostName::Dhcp, Network::Dhcp));
-    assert_eq!(definition.signing, None);
     let disk = definition.disk.unwrap();
     assert_eq!((disk.size_mib, disk.esp_mib, disk.root), (4096, 512, RootFileSystem::Ext4));
     assert!(disk.kernel_parameters.is_empty());
@@ -52,11 +51,11 @@ fn the_words_of_an_image_are_read_back() {
 }
 
 #[test]
-fn an_image_reads_its_profile_and_the_certificate() {
+fn an_image_reads_its_profile() {
     let text = include_str!("../../../tests/samples/image/valid/everything.toml");
     let definition = parse("everything.toml", text).unwrap();
     let paths: Vec<&str> = definition.input_paths().into_iter().collect();
-    assert_eq!(paths, ["../keys/modules.crt", "../profiles/h100-vllm.toml"]);
+    assert_eq!(paths, ["../profiles/h100-vllm.toml"]);
 }
 
 const PLAIN_PROFILE: &str = "schema = 1\n[host]\ndistribution = \"debian\"\nrelease = \"trixie\"\n\
