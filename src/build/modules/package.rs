@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use md5::{Digest as _, Md5};
+
 use super::{Recipe, needs};
 use crate::{
     apt::{
@@ -66,13 +68,17 @@ pub(super) fn make(
         data.push(NewFile { path: above.clone(), mode: 0o755, content: Vec::new() });
     }
     let mut bytes = 0;
+    let mut sums = String::new();
     for (name, content) in modules {
         bytes += content.len();
+        let sum = Md5::digest(content).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        sums += &format!("{sum}  {place}{name}\n");
         data.push(NewFile { path: format!("{place}{name}"), mode: 0o644, content: content.clone() });
     }
     let stanza = stanza(tree, source)?;
     let control = [
         ("control", 0o644, fields(&locked, &stanza, recipe, bytes.div_ceil(1024))?),
+        ("md5sums", 0o644, sums),
         ("postinst", 0o755, script("configure", release)),
         ("postrm", 0o755, script("remove", release)),
     ];

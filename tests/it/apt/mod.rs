@@ -9,6 +9,7 @@ mod fixtures;
 mod keys;
 mod library;
 mod locking;
+mod modules;
 pub(crate) mod oracle;
 pub(crate) mod package;
 mod reading;
