@@ -165,8 +165,17 @@ fn lay_out(orders: &Orders) -> std::io::Result<()> {
     rustix::process::umask(Mode::empty());
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     mount_bind(root, root)?;
-    // Programs of the tree are run, also where the file system it lies on is mounted `noexec`.
-    mount_remount(root, MountFlags::BIND, "")?;
+    // Programs of the tree are run, also where the file system it lies on is mounted `noexec`. In a user namespace
+    // what the mount forbids stays forbidden (mount_namespaces(7)).
+    match mount_remount(root, MountFlags::BIND, "") {
+        Err(Errno::PERM) if !noexec(root)? => {}
+        Err(Errno::PERM) => {
+            return Err(std::io::Error::other(
+                "it lies on a file system that is mounted `noexec`, which only root can change: name another with `--store`",
+            ));
+        }
+        other => other?,
+    }
     rustix::process::chdir(root)?;
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     for name in ["proc", "dev", "run", "tmp"] {
@@ -217,6 +226,11 @@ fn lay_out(orders: &Orders) -> std::io::Result<()> {
     unmount(".", UnmountFlags::DETACH)?;
     rustix::process::chdir("/")?;
     Ok(())
+}
+
+/// Whether programs cannot be run from the file system that holds `path`.
+fn noexec(path: &Path) -> std::io::Result<bool> {
+    Ok(rustix::fs::statvfs(path)?.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
 }
 
 /// Whether there was something to mount over: kernels are built with more or less in `/proc`.

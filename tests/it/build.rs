@@ -1,6 +1,8 @@
 //! `build` with the machine's real Debian archive: the same bytes under other conditions, a tree that dpkg finds nothing
 //! amiss in, and nothing left behind.
 
+mod unprivileged;
+
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -181,6 +183,8 @@ fn an_image_is_the_same_under_other_conditions_and_whole() {
     assert_eq!(place.passes(&["build", "small", "--output", "out"]), "nothing to do\n");
     let sbom = std::fs::read_to_string(place.path("out/small.spdx.json")).unwrap();
     assert!(sbom.contains("pkg:deb/debian/docker.io@"));
+
+    unprivileged::builds_the_same(&place);
 
     // Held against its lock.
     let shown = tree.to_str().unwrap();

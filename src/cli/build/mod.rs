@@ -8,14 +8,14 @@ use std::{path::Path, sync::Arc};
 use self::image::{Image, Report};
 use super::{Context, args, carry, inputs::ImageSources};
 use crate::{
-    build::work::Work,
+    build::{root, work::Work},
     error::{Error, Result},
     fleet::wire::Carries,
     host::content::Content,
     lock::{Lock, LockedPackage, bundle::Pinned},
     profile::{DriverFlavor, image_definition::Part},
     store::Store,
-    system::files,
+    system::{files, namespace},
     ui::{Format, exit, text},
 };
 
@@ -50,7 +50,7 @@ pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
         context.ui.say("the image is there, made from the same definition, profile, lock and program; `--again` builds it anew");
         return Ok(exit::DONE);
     }
-    refuse_unprivileged()?;
+    become_root(context)?;
     fetch(context, &pinned, sources.profile.directory())?;
     files::make_dir(&output)?;
     let mut work = Work::begin(store.directory())?;
@@ -110,12 +110,14 @@ fn refuse_unbuilt(sources: &ImageSources, lock: &Lock) -> Result<()> {
     Ok(())
 }
 
-fn refuse_unprivileged() -> Result<()> {
+/// Starts over as root of a user namespace where this is an ordinary user: packages' scripts are run as root, and files
+/// given to users.
+fn become_root(context: &Context) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    Err(Error::failed("building an image needs root in this version: packages' scripts are run as root, confined")
-        .hint("run it with `sudo`, or where user namespaces are allowed: `unshare --map-root-user --map-auto bedplate build …`"))
+    context.run(namespace::refuse_unable())?;
+    Err(namespace::become_root(&root::this_program()?, &context.arguments))
 }
 
 /// Has every package of the lock in the store.
