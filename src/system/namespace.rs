@@ -3,7 +3,7 @@
 //! Outside, root of the namespace is the user, and every other id is one of the range that `/etc/subuid` and
 //! `/etc/subgid` give (subuid(5)). What is written as root there is the user's own.
 
-use std::{ffi::OsString, os::unix::process::CommandExt, path::Path, process::Command as Child};
+use std::{ffi::OsString, fmt, os::unix::process::CommandExt, path::Path, process::Command as Child};
 
 use super::{
     files::{Root, exists, read_text},
@@ -19,6 +19,8 @@ const NEEDED: u64 = 65_534;
 /// First id of ranges (login.defs(5), `SUB_UID_MIN`), and how many a range has.
 const FIRST: u64 = 100_000;
 const RANGE: u64 = 65_536;
+/// Where another range of ids is, of all that there are: no distribution gives these out.
+const FAR: u64 = 1 << 30;
 /// Largest of the small files read here, in bytes.
 const LIMIT: u64 = 16 << 20;
 
@@ -56,7 +58,7 @@ pub async fn refuse_unable() -> Result<()> {
     let users = Root::open(Path::new("/")).and_then(|host| Users::read(&host)).unwrap_or_default();
     Err(Facts {
         said: tried.stderr_tail,
-        bare: works(&["--user"]).await,
+        bare: possible().await,
         mapped: works(&MAPPED).await,
         helpers: ["newuidmap", "newgidmap"].iter().all(|name| exists(&Path::new("/usr/bin").join(name))),
         allowed: number("/proc/sys/kernel/unprivileged_userns_clone"),
@@ -67,6 +69,78 @@ pub async fn refuse_unable() -> Result<()> {
         ranges: [text("/etc/subuid"), text("/etc/subgid")],
     }
     .error())
+}
+
+/// Which ids of a user namespace are which outside (user_namespaces(7)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdMap {
+    /// First id inside, first id outside, how many.
+    extents: Vec<(u64, u64, u64)>,
+}
+
+impl IdMap {
+    /// The user ids of this process, `/proc/self/uid_map`; and its group ids.
+    ///
+    /// # Errors
+    /// `/proc` is not mounted.
+    pub fn own() -> Result<[Self; 2]> {
+        let read = |path| read_text(Path::new(path), LIMIT).map(|text| Self::parse(&text));
+        Ok([read("/proc/self/uid_map")?, read("/proc/self/gid_map")?])
+    }
+
+    /// A map as `/proc/PID/uid_map` has it. Lines that are none are left out.
+    pub fn parse(text: &str) -> Self {
+        let line = |line: &str| {
+            let mut fields = line.split_whitespace().map(str::parse);
+            Some((fields.next()?.ok()?, fields.next()?.ok()?, fields.next()?.ok()?))
+        };
+        let mut extents: Vec<_> = text.lines().filter_map(line).collect();
+        extents.sort_unstable();
+        Self { extents }
+    }
+
+    /// A map for a namespace within: every id is another one there, at least those that Debian gives out, and none is
+    /// lost, so that root there may still read what anyone has here. `None` where there are too few.
+    pub fn swapped(&self) -> Option<Self> {
+        let mut end = 0;
+        for (inside, _, count) in &self.extents {
+            if *inside == end {
+                end += count;
+            }
+        }
+        let extents = if end > 2 * FAR {
+            vec![
+                (0, FAR, RANGE),
+                (RANGE, RANGE, FAR - RANGE),
+                (FAR, 0, RANGE),
+                (FAR + RANGE, FAR + RANGE, end - FAR - RANGE),
+            ]
+        } else if end > NEEDED {
+            vec![(0, 1, end - 1), (end - 1, 0, 1)]
+        } else {
+            return None;
+        };
+        Some(Self { extents })
+    }
+
+    /// What an id outside is inside: `nobody`, 65534, where it is none.
+    pub fn inside(&self, outside: u32) -> u32 {
+        let outside = u64::from(outside);
+        let found = self.extents.iter().find(|(_, first, count)| (*first..first + count).contains(&outside));
+        found.and_then(|(inside, first, _)| u32::try_from(inside + (outside - first)).ok()).unwrap_or(65_534)
+    }
+}
+
+/// As it is written into `/proc/PID/uid_map`.
+impl fmt::Display for IdMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.extents.iter().try_for_each(|(inside, outside, count)| writeln!(f, "{inside} {outside} {count}"))
+    }
+}
+
+/// Whether this process can make user namespaces at all.
+pub async fn possible() -> bool {
+    unshare().args(["--user", "--", "true"]).run().await.is_ok_and(|output| output.success())
 }
 
 /// Becomes `program` with these arguments, as root of a user namespace: same process, same files, same terminal.
@@ -268,6 +342,25 @@ mod tests {
             assert!(error.message().contains(words) && hints.contains(mends), "{error}: {hints}");
             assert!(hints.contains("sudo bedplate build"), "{hints}");
         }
+    }
+
+    #[test]
+    fn a_namespace_within_has_other_ids_and_loses_none() {
+        let all = IdMap::parse("         0          0 4294967295\n").swapped().unwrap();
+        assert_eq!(
+            all.to_string(),
+            "0 1073741824 65536\n65536 65536 1073676288\n1073741824 0 65536\n1073807360 1073807360 3221159935\n"
+        );
+        for (outside, inside) in
+            [(1_073_741_824, 0), (0, 1_073_741_824), (1_073_741_924, 100), (70_000, 70_000)]
+        {
+            assert_eq!(all.inside(outside), inside);
+        }
+        let some = IdMap::parse("1 100000 65536\n0 1000 1\n").swapped().unwrap();
+        assert_eq!(some.to_string(), "0 1 65536\n65536 0 1\n");
+        assert_eq!([some.inside(1), some.inside(101), some.inside(0)], [0, 100, 65536]);
+        assert_eq!(some.inside(70_000), 65_534);
+        assert_eq!(IdMap::parse("0 1000 1\n").swapped(), None);
     }
 
     #[test]

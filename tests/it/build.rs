@@ -151,8 +151,13 @@ fn an_image_is_the_same_under_other_conditions_and_whole() {
         assert!(!place.path("out/small.tar").exists());
     }
 
-    let built =
-        place.passes(&["build", "small", "--output", "out", "--verify-twice", "--keep-tree", "--explain"]);
+    let again =
+        ["build", "small", "--output", "out", "--verify-twice", "--keep-tree", "--explain", "--verbose"];
+    let output = place.run(&again);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("time since boot, user, clock\n"), "{said}");
+    let built = String::from_utf8(output.stdout).unwrap();
     place.assert_nothing_left();
     for words in
         ["out/small.tar", "out/small.oci", "ms  unpack", "layer base", "layer engine", "layer configuration"]

@@ -56,11 +56,14 @@ pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
     let mut work = Work::begin(store.directory())?;
     let tree = Arc::new(work.tree()?);
     let (built, owned) = image.tree(&tree)?;
-    let report = image.write(&tree, built, &owned, (&work, &output))?;
+    let mut report = image.write(&tree, built, &owned, (&work, &output))?;
     if args.verify_twice {
         let progress = context.ui.progress();
-        context.run(again::compare(&image, &tree, &work, &report, progress.as_ref()))?;
+        report.varied = context.run(again::compare(&image, &tree, &work, &report, progress.as_ref()))?;
         context.ui.say("built twice: the same bytes");
+        if context.ui.verbose > 0 {
+            context.ui.say(&format!("the second build had another {}", report.varied.join(", ")));
+        }
     }
     if args.keep_tree {
         work.keep();
