@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::Place;
+use crate::support::files::copy;
 
 /// An id that no user of the machine has, and the first of the ids given to it.
 const USER: u32 = 471_100;
@@ -64,18 +65,6 @@ impl User {
             .current_dir(self.place.path(""))
             .output()
             .unwrap()
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().flatten() {
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
     }
 }
 
