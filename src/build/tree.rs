@@ -4,11 +4,17 @@ use std::{collections::BTreeMap, fs::File};
 
 use crate::{
     error::{Error, Result},
-    system::files::{FoundKind, Root},
+    system::{
+        files::{FoundKind, Root},
+        namespace::IdMap,
+    },
 };
 
 /// How many sockets an error names; the rest is counted.
 const SOCKETS_SHOWN: usize = 5;
+
+/// Bytes of a capability attribute of revision 3 (Linux, `XATTR_CAPS_SZ_3`).
+const NAMESPACED: usize = 24;
 
 /// One entry. Paths are relative to the tree's top, without a leading `/`; the top itself is the empty path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +137,23 @@ impl Tree {
             });
         }
         Ok(Self { root, entries })
+    }
+
+    /// The tree as it is seen in a user namespace with these user and group ids, of which root gave out the capabilities
+    /// (capabilities(7), "Namespaced file capabilities").
+    #[must_use]
+    pub fn seen_in(mut self, [users, groups]: &[IdMap; 2]) -> Self {
+        for entry in &mut self.entries {
+            (entry.uid, entry.gid) = (users.inside(entry.uid), groups.inside(entry.gid));
+            if let Some(value) = entry.xattrs.get_mut("security.capability")
+                && value.len() == NAMESPACED
+            {
+                // `VFS_CAP_REVISION_3` (little endian, in the highest byte) is revision 2 with root's id behind it.
+                value.truncate(NAMESPACED - 4);
+                value[3] = 2;
+            }
+        }
+        self
     }
 
     /// The directory the tree lies in.
@@ -258,6 +281,26 @@ mod tests {
         let mut content = String::new();
         std::io::Read::read_to_string(&mut tree.open(&tree.entries()[3]).unwrap(), &mut content).unwrap();
         assert_eq!(content, "content");
+    }
+
+    #[test]
+    fn a_tree_of_a_namespace_is_seen_as_from_within() {
+        let (_dir, root) = empty();
+        let entry = |uid, capability: &[u8]| Entry {
+            path: "ping".to_owned(),
+            kind: Kind::File { size: 0 },
+            mode: 0o755,
+            uid,
+            gid: uid + 7,
+            modified: 0,
+            xattrs: [("security.capability".to_owned(), capability.to_vec())].into(),
+        };
+        let (mut outside, mut inside) = ([0; 24], [0; 20]);
+        (outside[3], outside[0], outside[5], outside[23]) = (3, 1, 0x20, 0x40);
+        (inside[3], inside[0], inside[5]) = (2, 1, 0x20);
+        let ids = IdMap::parse("0 1073741824 65536");
+        let tree = Tree::new(root, vec![entry(1_073_741_824, &outside)]).seen_in(&[ids.clone(), ids]);
+        assert_eq!(tree.entries(), [entry(0, &inside)]);
     }
 
     #[test]

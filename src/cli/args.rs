@@ -168,7 +168,7 @@ pub struct Build {
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub output: PathBuf,
 
-    /// Build a second time under other conditions (store, umask, host name, time zone, locale, processors), and compare
+    /// Build a second time under other conditions (user, clock, store, umask, host name, time zone, locale), and compare
     #[arg(long)]
     pub verify_twice: bool,
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     path::{Path, PathBuf},
 };
 
@@ -24,6 +25,8 @@ pub struct Context {
     pub config: Config,
     /// The content store.
     pub store: PathBuf,
+    /// The command line after the program's name, which names the store: the same can be started again with it.
+    pub arguments: Vec<OsString>,
 }
 
 impl Context {
@@ -51,7 +54,17 @@ impl Context {
                 cache.unwrap_or_else(|| "/var/tmp".into()).join("bedplate/store")
             }
         });
-        Ok(Self { ui, env, directory, config, store })
+        Ok(Self { ui, env, directory, config, store, arguments: Vec::new() })
+    }
+
+    /// Keeps the command line; `store_named`: it says where the store is.
+    #[must_use]
+    pub fn started_with(mut self, arguments: &[OsString], store_named: bool) -> Self {
+        if !store_named {
+            self.arguments.extend(["--store".into(), self.store.clone().into()]);
+        }
+        self.arguments.extend(arguments.iter().skip(1).cloned());
+        self
     }
 
     /// An environment variable that is set and not empty.

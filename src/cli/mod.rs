@@ -51,7 +51,8 @@ pub fn run(
     env: BTreeMap<String, String>,
     directory: PathBuf,
 ) -> u8 {
-    let cli = match args::Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match args::Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are data; a closed pipe is no reason to fail.
@@ -70,7 +71,9 @@ pub fn run(
         remote: cli.global.remote_progress,
     };
     log(ui.verbose);
-    match Context::new(ui, env, directory, cli.global.store).and_then(|context| verb(&context, cli.verb)) {
+    let named = cli.global.store.is_some();
+    let context = Context::new(ui, env, directory, cli.global.store);
+    match context.and_then(|context| verb(&context.started_with(&arguments, named), cli.verb)) {
         Ok(code) => code,
         Err(error) => {
             ui.error(&error);

@@ -16,7 +16,7 @@ use crate::{
         modules::{self as locked, Workshop},
     },
     store::Store,
-    system::files,
+    system::{clock::Shifted, files},
 };
 
 /// Builds the modules of a profile's lock, and writes the package of them into the lock. Where the lock has it, the store
@@ -70,7 +70,7 @@ fn make(context: &Context, pinned: &Pinned) -> Result<LockedModules> {
         return Err(Error::usage("the lock has no driver whose modules are to be built")
             .hint("`[driver]` with a flavor and a version, then `bedplate lock`, brings one"));
     };
-    build::refuse_unprivileged()?;
+    build::become_root(context)?;
     carry::packages(context, profile, &workshop.packages, &mut Content::default())?;
     let driver = pinned.lock.set.as_ref().and_then(|set| set.driver.as_deref()).unwrap_or_default();
     context.ui.say(&format!(
@@ -92,6 +92,7 @@ fn make(context: &Context, pinned: &Pinned) -> Result<LockedModules> {
     let work = Work::begin(store.directory())?;
     let tree = Arc::new(work.tree()?);
     let program = root::this_program()?;
+    let clock = Shifted::of(&context.env);
     let progress = context.ui.progress();
     let request = root::Request {
         packages: &workshop.packages,
@@ -100,6 +101,7 @@ fn make(context: &Context, pinned: &Pinned) -> Result<LockedModules> {
         program: &program,
         architecture: &profile.host.architecture,
         threads: build::threads(),
+        clock: clock.as_ref(),
         stand_ins: &[],
         progress: progress.as_ref(),
     };

@@ -28,7 +28,7 @@ use rustix::{
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use serde::{Deserialize, Serialize};
 
-use super::process::Command;
+use super::{clock::Shifted, process::Command};
 use crate::error::{Doing, Error, Result};
 
 /// The room's host name: the same in every build.
@@ -42,6 +42,8 @@ const TALES: [&str; 3] = ["swaps", "cmdline", "modules"];
 const LEVERS: [&str; 2] = ["sys", "sysrq-trigger"];
 /// `PATH` of every job (Debian's default for root).
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where a room has the library of its clock.
+const CLOCK: &str = "/run/bedplate-clock.so";
 /// Most bytes of orders.
 const ORDERS: u64 = 64 << 20;
 
@@ -54,6 +56,8 @@ pub struct Orders {
     pub stand_ins: BTreeMap<String, String>,
     /// The jobs, in order; the first that fails is the last.
     pub jobs: Vec<Job>,
+    /// The clock of the room, where it has its own.
+    pub clock: Option<Shifted>,
 }
 
 /// A program to run.
@@ -119,7 +123,7 @@ pub fn inside(orders: &mut dyn Read, out: &mut dyn Write) -> Result<bool> {
     seccompiler::apply_filter(&flushes)
         .map_err(|error| Error::failed("making flushes do nothing in a room").because(error))?;
     for job in &orders.jobs {
-        let done = run(job);
+        let done = run(job, orders.clock.as_ref());
         let line = serde_json::to_string(&done).doing(|| "telling of a job")?;
         writeln!(out, "{line}").and_then(|()| out.flush()).doing(|| "telling of a job")?;
         if done.code != Some(0) {
@@ -129,9 +133,9 @@ pub fn inside(orders: &mut dyn Read, out: &mut dyn Write) -> Result<bool> {
     Ok(true)
 }
 
-fn run(job: &Job) -> Done {
+fn run(job: &Job, clock: Option<&Shifted>) -> Done {
     let begun = Instant::now();
-    let (code, error) = match start(job) {
+    let (code, error) = match start(job, clock) {
         Ok(code) => (code, None),
         Err(error) => (None, Some(error.to_string())),
     };
@@ -139,7 +143,7 @@ fn run(job: &Job) -> Done {
     Done { what: job.what.clone(), code, error, milliseconds }
 }
 
-fn start(job: &Job) -> std::io::Result<Option<i32>> {
+fn start(job: &Job, clock: Option<&Shifted>) -> std::io::Result<Option<i32>> {
     let (program, arguments) = job.arguments.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
     // What programs print on standard output is talk as well.
     let talk = rustix::io::dup(std::io::stderr())?;
@@ -151,6 +155,7 @@ fn start(job: &Job) -> std::io::Result<Option<i32>> {
         .env("HOME", "/root")
         .env("LC_ALL", "C.UTF-8")
         .envs(&job.environment)
+        .envs(clock.into_iter().flat_map(|clock| clock.environment(Path::new(CLOCK))))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(talk)
@@ -165,8 +170,17 @@ fn lay_out(orders: &Orders) -> std::io::Result<()> {
     rustix::process::umask(Mode::empty());
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     mount_bind(root, root)?;
-    // Programs of the tree are run, also where the file system it lies on is mounted `noexec`.
-    mount_remount(root, MountFlags::BIND, "")?;
+    // Programs of the tree are run, also where the file system it lies on is mounted `noexec`. In a user namespace
+    // what the mount forbids stays forbidden (mount_namespaces(7)).
+    match mount_remount(root, MountFlags::BIND, "") {
+        Err(Errno::PERM) if !noexec(root)? => {}
+        Err(Errno::PERM) => {
+            return Err(std::io::Error::other(
+                "it lies on a file system that is mounted `noexec`, which only root can change: name another with `--store`",
+            ));
+        }
+        other => other?,
+    }
     rustix::process::chdir(root)?;
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     for name in ["proc", "dev", "run", "tmp"] {
@@ -203,6 +217,13 @@ fn lay_out(orders: &Orders) -> std::io::Result<()> {
     mount("tmpfs", "run", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755"))?;
     rustix::fs::mkdir("run/lock", Mode::from_raw_mode(0o1777))?;
     mount("tmpfs", "tmp", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=1777"))?;
+    if let Some(clock) = &orders.clock {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::EXCL;
+        let place = CLOCK.trim_start_matches('/');
+        let mut to = File::from(openat(CWD, place, flags, Mode::from_raw_mode(0o644))?);
+        let from = openat(CWD, &clock.library, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        std::io::copy(&mut File::from(from), &mut to)?;
+    }
     for (number, (path, text)) in orders.stand_ins.iter().enumerate() {
         let source = format!("run/stand-in-{number}");
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::EXCL;
@@ -217,6 +238,11 @@ fn lay_out(orders: &Orders) -> std::io::Result<()> {
     unmount(".", UnmountFlags::DETACH)?;
     rustix::process::chdir("/")?;
     Ok(())
+}
+
+/// Whether programs cannot be run from the file system that holds `path`.
+fn noexec(path: &Path) -> std::io::Result<bool> {
+    Ok(rustix::fs::statvfs(path)?.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
 }
 
 /// Whether there was something to mount over: kernels are built with more or less in `/proc`.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`files`] | the only raw file calls: no links followed, atomic writes, modes right from the first byte |
 //! | [`confine`] | programs run in a root tree of their own, without paths, network and processes of the host |
+//! | [`namespace`] | an ordinary user as root of a range of ids |
 //! | [`process`] | child processes: time limits, bounded output, secrets by standard input only |
 //! | [`pipe`] | a writer into a channel |
 //! | [`clock`] | now, the boot id, the time since boot |
@@ -14,6 +15,7 @@
 pub mod clock;
 pub mod confine;
 pub mod files;
+pub mod namespace;
 pub mod network;
 pub mod pipe;
 pub mod process;

@@ -13,6 +13,8 @@ packages=(
   # the test machine and the demonstration images
   mmdebstrap debian-archive-keyring gpgv gnupg qemu-system-x86 busybox-static e2fsprogs xz-utils zstd
   ovmf fdisk dosfstools mtools erofs-utils
+  # another user and another clock for image builds
+  uidmap libfaketime
   # what tests and benchmarks compare with or read with
   jq curl nix-bin hyperfine procps nginx-light
   # lints

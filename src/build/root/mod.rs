@@ -35,7 +35,7 @@ use crate::{
     progress::{Progress, Unit},
     store::Store,
     system::{
-        clock,
+        clock::{self, Shifted},
         files::{Meta, Owner, Planter, Root},
     },
 };
@@ -66,6 +66,8 @@ pub struct Request<'a> {
     pub program: &'a Path,
     /// The architecture, in Debian's words.
     pub architecture: &'a str,
+    /// The clock that programs of the tree see, where it is not the machine's.
+    pub clock: Option<&'a Shifted>,
     /// How many packages are unpacked at once.
     pub threads: usize,
     /// Programs of the tree that do nothing while packages are configured, besides those that start services.
@@ -77,7 +79,8 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// A place to run the tree's programs in, with this time to write down.
     pub(super) fn room(&self, time: i64) -> Room<'a> {
-        Room { root: self.root, program: self.program, time, architecture: self.architecture }
+        let Self { root, program, architecture, clock, .. } = *self;
+        Room { root, program, time, architecture, clock }
     }
 }
 
@@ -191,6 +194,15 @@ pub async fn finish(request: &Request<'_>, built: &mut Built) -> Result<()> {
     watch.lap("normalise");
     built.spent.append(&mut watch.spent);
     Ok(())
+}
+
+/// Whether programs of a finished tree see this clock, which is ahead by at least `days`: another C library than the one it was
+/// made for may not load its library.
+pub async fn sees(root: &Root, program: &Path, clock: &Shifted, days: i64) -> bool {
+    let room = Room { root, program, time: 0, architecture: "", clock: Some(clock) };
+    let then = (clock::now().as_second() + days * 86_400).to_string();
+    let job = room.job("looking at the clock", &["sh", "-c", r#"test "$(date +%s)" -ge "$1""#, "sh", &then]);
+    room.run(vec![job], BTreeMap::new()).await.is_ok()
 }
 
 /// `Maintainer` of each package of a finished tree, by the package's name (deb-control(5)).

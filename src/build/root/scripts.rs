@@ -10,6 +10,7 @@ use super::package::Package;
 use crate::{
     error::{Doing, Error, Result},
     system::{
+        clock::Shifted,
         confine::{self, Done, Job, Orders},
         files::Root,
     },
@@ -34,6 +35,8 @@ pub struct Room<'a> {
     pub time: i64,
     /// The architecture, in Debian's words.
     pub architecture: &'a str,
+    /// The room's clock, where it is not the machine's.
+    pub clock: Option<&'a Shifted>,
 }
 
 impl Room<'_> {
@@ -46,7 +49,8 @@ impl Room<'_> {
             return Ok(Vec::new());
         }
         let all: Vec<String> = jobs.iter().map(|job| job.what.clone()).collect();
-        let orders = Orders { root: self.root.path().to_path_buf(), stand_ins, jobs };
+        let orders =
+            Orders { root: self.root.path().to_path_buf(), stand_ins, jobs, clock: self.clock.cloned() };
         let output = confine::room(self.program, &orders)?.timeout(LIMIT).run().await?;
         let mut done = Vec::new();
         for line in output.text().lines() {

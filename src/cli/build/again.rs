@@ -1,6 +1,9 @@
 //! `build --verify-twice`: the same image once more, under other conditions, and compared.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::image::{Image, Report, threads};
 use crate::{
@@ -9,22 +12,77 @@ use crate::{
     progress::{Progress, Unit},
     store::Store,
     system::{
+        clock::Shifted,
         files::{self, Root},
+        namespace::{self, IdMap},
         process::Command,
     },
 };
 
 /// How long the second build may take.
 const LIMIT: Duration = Duration::from_hours(2);
-/// What the second build runs under, after its arguments: another umask, host name, directory; one processor; a boot
-/// of long ago.
-const ELSEWHERE: &str = r#"umask 077; hostname elsewhere; cd /; exec taskset --cpu-list 0 "$@""#;
+/// How the second build is started: see there.
+const ELSEWHERE: &str = include_str!("elsewhere.sh");
+/// How many days ahead its clock is: also another year.
+const AHEAD: u32 = 400;
+/// What is always another.
+const ALWAYS: [&str; 10] = [
+    "store",
+    "umask",
+    "host name",
+    "directory",
+    "time zone",
+    "locale",
+    "home directory",
+    "user name",
+    "count of processors",
+    "time since boot",
+];
+
+/// What can be another, where this machine has the means.
+struct Elsewhere {
+    /// Another user: what its ids are here.
+    ids: Option<[IdMap; 2]>,
+    clock: Option<Shifted>,
+}
+
+impl Elsewhere {
+    /// Looks for the means; says which are missing.
+    async fn find(image: &Image<'_>, tree: &Root) -> Result<Self> {
+        let ui = &image.context.ui;
+        let mut ids = None;
+        if namespace::possible().await
+            && let [Some(users), Some(groups)] = IdMap::own()?.map(|map| map.swapped())
+        {
+            ids = Some([users, groups]);
+        } else {
+            ui.warn("the second build has the same user: user namespaces cannot be made here (`user.max_user_namespaces`)");
+        }
+        let mut clock = Shifted::ahead(AHEAD);
+        if let Some(found) = &clock {
+            if !root::sees(tree, &root::this_program()?, found, i64::from(AHEAD)).await {
+                clock = None;
+                ui.warn("the second build has the same clock: the image's programs cannot load this machine's libfaketime");
+            }
+        } else {
+            ui.warn("the second build has the same clock: libfaketime is not installed (`apt install libfaketime`)");
+        }
+        Ok(Self { ids, clock })
+    }
+
+    fn varied(&self) -> Vec<&'static str> {
+        let mut all = ALWAYS.to_vec();
+        all.extend(self.ids.as_ref().map(|_| "user"));
+        all.extend(self.clock.as_ref().map(|_| "clock"));
+        all
+    }
+}
 
 /// Builds once more, in a store of its own, and compares every part with the first build's `report`. `tree` is the first
 /// build's.
 ///
-/// The second build has another store, umask, host name, working directory, time zone, locale, home and user variables,
-/// count of processors and time since boot; its clock is later, since it comes after the first.
+/// The second build has another of all that [`ALWAYS`] lists; another user, as root of a user namespace of other ids; and
+/// another clock, by libfaketime. Gives what was varied.
 ///
 /// # Errors
 /// The second build fails; a part differs: the first path that does, both values, and the package or step that wrote it.
@@ -34,13 +92,14 @@ pub(super) async fn compare(
     work: &Work,
     report: &Report,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<Vec<&'static str>> {
+    let elsewhere = Elsewhere::find(image, tree).await?;
     let task = "build a second time";
     progress.started(task, None, Unit::None);
     let place = work.scratch().join("second");
     files::make_private_dir(&place)?;
     let second = Store::open(&place.join("store"))?;
-    for package in image.pinned.lock.host_packages().iter() {
+    for package in &image.pinned.lock.packages {
         // What is copied is verified on its way.
         let (file, _) = image.store.open_entry(&package.sha256)?.ok_or_else(|| {
             Error::failed(format!("package `{}` is not in the store any more", package.name))
@@ -49,7 +108,7 @@ pub(super) async fn compare(
         second.put_stream(file, Some(package.sha256))?;
     }
     let output = place.join("out");
-    build(image, second.directory().to_path_buf(), &output).await?;
+    build(image, second.directory().to_path_buf(), &output, &elsewhere).await?;
     progress.finished(task, None);
     let differs = report.parts.iter().filter(|(_, piece)| {
         let name = piece.path.file_name().unwrap_or_default();
@@ -57,10 +116,13 @@ pub(super) async fn compare(
     });
     let differs: Vec<&str> = differs.map(|(format, _)| format.as_str()).collect();
     if differs.is_empty() {
-        return Ok(());
+        return Ok(elsewhere.varied());
     }
     let ours = Tree::read(Root::open(tree.path())?)?;
-    let theirs = Tree::read(Root::open(&second.directory().join("build/tree"))?)?;
+    let mut theirs = Tree::read(Root::open(&second.directory().join("build/tree"))?)?;
+    if let Some(ids) = &elsewhere.ids {
+        theirs = theirs.seen_in(ids);
+    }
     let found = compare::compare(&ours, &theirs, threads().get() as usize)?;
     Err(compare::error(&found).unwrap_or_else(|| {
         Error::check(format!(
@@ -71,13 +133,19 @@ pub(super) async fn compare(
     }))
 }
 
-async fn build(image: &Image<'_>, store: PathBuf, output: &std::path::Path) -> Result<()> {
+async fn build(image: &Image<'_>, store: PathBuf, output: &Path, elsewhere: &Elsewhere) -> Result<()> {
     let program = root::this_program()?;
-    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let [users, groups] =
+        elsewhere.ids.as_ref().map_or_else(Default::default, |ids| ids.each_ref().map(ToString::to_string));
     let last = Command::new("setpriv")
         .package("util-linux")
         .args(["--pdeathsig", "KILL", "--", "unshare", "--uts", "--time", "--boottime", "9000000", "--fork"])
-        .args(["--kill-child=KILL", "--", "sh", "-c", ELSEWHERE, "sh"])
+        .args(["--kill-child=KILL", "--", "sh", "-c"])
+        .arg_hidden(ELSEWHERE)
+        .arg("sh")
+        .arg_hidden(users)
+        .arg_hidden(groups)
         .arg(text(&program))
         .args(["--quiet", "--store"])
         .arg(text(&store))
@@ -93,5 +161,7 @@ async fn build(image: &Image<'_>, store: PathBuf, output: &std::path::Path) -> R
         .env("LOGNAME", "nobody")
         .directory("/")
         .timeout(LIMIT);
+    let clock = elsewhere.clock.iter().flat_map(|clock| clock.environment(&clock.library));
+    let last = clock.fold(last, |last, (name, value)| last.env(name, value));
     last.check().await.map(drop).doing(|| "building a second time")
 }

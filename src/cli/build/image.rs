@@ -36,7 +36,10 @@ use crate::{
     },
     profile::image_definition::{Format as ImageFormat, Part, RootFileSystem},
     store::Store,
-    system::files::{self, Root},
+    system::{
+        clock::Shifted,
+        files::{self, Root},
+    },
     ui::text,
 };
 
@@ -51,6 +54,9 @@ pub(super) struct Report {
     /// When the newest package was built, RFC 3339.
     pub(super) time: String,
     pub(super) parts: BTreeMap<String, Piece>,
+    /// What was another in the second build, where there was one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) varied: Vec<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) spent: Vec<(String, u64)>,
 }
@@ -109,12 +115,14 @@ impl Image<'_> {
         let progress = context.ui.progress();
         let program = root::this_program()?;
         let packages = self.pinned.lock.host_packages();
+        let clock = Shifted::of(&context.env);
         let request = root::Request {
             packages: &packages,
             store: self.store,
             root: tree,
             program: &program,
             architecture: &self.pinned.profile.host.architecture,
+            clock: clock.as_ref(),
             threads: threads().get() as usize,
             stand_ins: &[],
             progress: progress.as_ref(),
@@ -219,7 +227,7 @@ impl Image<'_> {
         let time = timestamp(built.time).to_string();
         let milliseconds = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let spent = built.spent.into_iter().map(|(what, took)| (what, milliseconds(took))).collect();
-        Ok(Report { schema: 1, image: name, time, parts, spent })
+        Ok(Report { schema: 1, image: name, time, parts, varied: Vec::new(), spent })
     }
 
     fn disk(&self, tree: &Tree, built: &Built, work: &Work, path: PathBuf) -> Result<Piece> {
@@ -235,7 +243,7 @@ impl Image<'_> {
             RootFileSystem::Erofs => disk::FileSystem::Erofs,
         };
         let parameters = definition.kernel_parameters(&self.pinned.profile);
-        let tools = disk::tools::Tools::new(tree.root().path())?;
+        let tools = disk::tools::Tools::new(tree.root().path())?.with_clock(Shifted::of(&self.context.env));
         let disk = disk::Disk {
             tree,
             tools: &tools,

@@ -8,14 +8,14 @@ use std::{path::Path, sync::Arc};
 use self::image::{Image, Report};
 use super::{Context, args, carry, inputs::ImageSources, modules};
 use crate::{
-    build::work::Work,
+    build::{root, work::Work},
     error::{Error, Result},
     fleet::wire::Carries,
     host::content::Content,
     lock::{Lock, LockedPackage, bundle::Pinned},
     profile::image_definition::Part,
     store::Store,
-    system::files,
+    system::{files, namespace},
     ui::{Format, exit, text},
 };
 
@@ -54,17 +54,20 @@ pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
         context.ui.say("the image is there, made from the same definition, profile, lock and program; `--again` builds it anew");
         return Ok(exit::DONE);
     }
-    refuse_unprivileged()?;
+    become_root(context)?;
     fetch(context, &pinned, sources.profile.directory())?;
     files::make_dir(&output)?;
     let mut work = Work::begin(store.directory())?;
     let tree = Arc::new(work.tree()?);
     let (built, owned) = image.tree(&tree)?;
-    let report = image.write(&tree, built, &owned, (&work, &output))?;
+    let mut report = image.write(&tree, built, &owned, (&work, &output))?;
     if args.verify_twice {
         let progress = context.ui.progress();
-        context.run(again::compare(&image, &tree, &work, &report, progress.as_ref()))?;
+        report.varied = context.run(again::compare(&image, &tree, &work, &report, progress.as_ref()))?;
         context.ui.say("built twice: the same bytes");
+        if context.ui.verbose > 0 {
+            context.ui.say(&format!("the second build had another {}", report.varied.join(", ")));
+        }
     }
     if args.keep_tree {
         work.keep();
@@ -108,13 +111,14 @@ fn refuse_unbuilt(sources: &ImageSources, lock: &Lock) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to build without root.
-pub(super) fn refuse_unprivileged() -> Result<()> {
+/// Starts over as root of a user namespace where this is an ordinary user: packages' scripts are run as root, and files
+/// given to users.
+pub(super) fn become_root(context: &Context) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    Err(Error::failed("building an image needs root in this version: packages' scripts are run as root, confined")
-        .hint("run it with `sudo`, or where user namespaces are allowed: `unshare --map-root-user --map-auto bedplate build …`"))
+    context.run(namespace::refuse_unable())?;
+    Err(namespace::become_root(&root::this_program()?, &context.arguments))
 }
 
 /// Has every package of the lock in the store.

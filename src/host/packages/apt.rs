@@ -22,7 +22,8 @@ const WAIT: Duration = Duration::from_mins(5);
 const KEPT: usize = 60;
 
 /// Mounts what maintainer scripts cannot do without in a mount namespace of its own, which ends with the command, then
-/// goes into the tree: `/proc`, and of `/dev` only what no disk hangs on.
+/// goes into the tree: `/proc`, and of `/dev` only what no disk hangs on. Its processes have a namespace too: in a user
+/// namespace no other `/proc` can be mounted (user_namespaces(7)).
 const ENTER: &str = r#"set -e
 root=$1; shift
 mkdir -p "$root/proc" "$root/dev"
@@ -44,7 +45,7 @@ fn command(root: &Root, program: &str) -> Command {
         let tree = root.path().to_string_lossy().into_owned();
         Command::new("unshare")
             .package("util-linux")
-            .args(["--mount", "--", "sh", "-c", ENTER, "sh"])
+            .args(["--mount", "--pid", "--fork", "--kill-child=KILL", "--", "sh", "-c", ENTER, "sh"])
             .arg(tree)
             .arg(program)
     };

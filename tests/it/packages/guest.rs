@@ -26,7 +26,7 @@ use bedplate::{
 use tempfile::TempDir;
 use url::Url;
 
-use crate::apt::package::Package;
+use crate::{apt::package::Package, support::debian};
 
 /// The tree that every test begins with a copy of: Debian 12 with apt, made once.
 static BASE: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -38,27 +38,7 @@ static BASE: LazyLock<PathBuf> = LazyLock::new(|| {
     }
     let _ = fs::remove_dir_all(&base);
     fs::create_dir_all(&base).unwrap();
-    let (main, security) = crate::apt::oracle::mirrors();
-    let keyring = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]";
-    let sources =
-        format!("deb {keyring} {main} bookworm main\ndeb {keyring} {security} bookworm-security main\n");
-    fs::write(base.join("sources.list"), sources).unwrap();
-    let mut command = Command::new("mmdebstrap");
-    command.args(["--quiet", "--variant=apt", "--mode=root", "--architectures=amd64"]);
-    for option in ["path-exclude=/usr/share/doc/*", "path-exclude=/usr/share/locale/*", "force-unsafe-io"] {
-        command.arg(format!("--dpkgopt={option}"));
-    }
-    // As apt is set up here: a proxy, or a frozen archive whose dates have passed.
-    let dump = Command::new("apt-config").arg("dump").output().unwrap();
-    for line in String::from_utf8_lossy(&dump.stdout).lines() {
-        let kept = ["Acquire::http::", "Acquire::https::", "Acquire::Check-", "Acquire::Retries"];
-        if kept.iter().any(|start| line.starts_with(start)) {
-            command.arg(format!("--aptopt={line}"));
-        }
-    }
-    command.arg("bookworm").arg(base.join("root")).arg(base.join("sources.list"));
-    let output = command.output().expect("mmdebstrap is installed");
-    assert!(output.status.success(), "mmdebstrap: {}", String::from_utf8_lossy(&output.stderr));
+    debian::tree("bookworm", &[], &base);
     fs::write(base.join("root/etc/apt/sources.list"), "").unwrap();
     let _ = fs::remove_dir_all(base.join("root/var/lib/apt/lists"));
     fs::write(made, "").unwrap();

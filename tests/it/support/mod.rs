@@ -1,8 +1,10 @@
 //! What tests share: services on loopback and things to put into them.
 #![allow(dead_code)]
 
+pub(crate) mod debian;
 pub(crate) mod docker;
 pub(crate) mod faulty;
+pub(crate) mod files;
 pub(crate) mod image;
 pub(crate) mod registry;
 pub(crate) mod tls;

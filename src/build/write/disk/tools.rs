@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     error::{Error, Result},
     system::{
+        clock::Shifted,
         files::{absolute, exists},
         process::Command,
     },
@@ -22,6 +23,7 @@ pub struct Tools {
     root: PathBuf,
     loader: String,
     libraries: String,
+    clock: Option<Shifted>,
 }
 
 impl Tools {
@@ -42,7 +44,14 @@ impl Tools {
                 .hint("add libc6 to the packages of the profile, and lock it"));
         }
         let libraries = format!("{text}/{LIBRARIES}:{text}/usr/{LIBRARIES}");
-        Ok(Self { root, loader, libraries })
+        Ok(Self { root, loader, libraries, clock: None })
+    }
+
+    /// Has the programs see another clock than the machine's.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Option<Shifted>) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// The program `name` of the package `package`: with an environment of its own, and `time`, in seconds since
@@ -60,13 +69,15 @@ impl Tools {
                     .hint(format!("add {package} to the packages of the profile, and lock it"))
             })?;
         let time = time.max(0).to_string();
-        Ok(Command::new(self.loader.clone())
+        let command = Command::new(self.loader.clone())
             .args(["--inhibit-cache", "--library-path", &self.libraries])
             .arg(found.display().to_string())
             .env_clean()
             .env("TZ", "UTC")
             // e2fsprogs up to 1.47.0 knows the first alone, later ones and erofs-utils the second.
             .env("E2FSPROGS_FAKE_TIME", time.as_str())
-            .env("SOURCE_DATE_EPOCH", time))
+            .env("SOURCE_DATE_EPOCH", time);
+        let clock = self.clock.iter().flat_map(|clock| clock.environment(&clock.library));
+        Ok(clock.fold(command, |command, (name, value)| command.env(name, value)))
     }
 }

@@ -1,0 +1,133 @@
+//! The same image on another machine: a clean tree of another Debian release stands for it, with its own C library,
+//! util-linux and shell. `make test-full` alone: it takes minutes for each image.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Instant,
+};
+
+use crate::support::{debian, files::copy};
+
+/// What every machine has that builds images, beside apt and what is essential.
+const TOOLS: [&str; 3] = ["util-linux", "mount", "hostname"];
+
+/// Goes into the tree `$1` as if it had booted there: paths, processes, host name and network are its own.
+const ENTER: &str = r#"set -e
+hostname second
+mount --bind "$1" "$1"
+mount -t proc proc "$1/proc"
+cd "$1"; shift
+exec chroot . "$@"
+"#;
+
+#[test]
+fn every_shipped_image_is_the_same_on_another_release() {
+    if std::env::var_os("BEDPLATE_FULL").is_none() {
+        eprintln!("images on another release are not tested: `make test-full` does");
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    for name in ["profiles", "images", "deployments"] {
+        copy(&root.join(name), &dir.path().join(name));
+    }
+    let other = other_release();
+    debian::tree(other, &TOOLS, dir.path());
+    let mut built = Vec::new();
+    for image in shipped(&dir.path().join("images")) {
+        let begun = Instant::now();
+        match build_here(dir.path(), &image) {
+            Ok(()) => {}
+            Err(why) => {
+                eprintln!("{image}: not compared: {why}");
+                continue;
+            }
+        }
+        let here = begun.elapsed();
+        let begun = Instant::now();
+        build_there(dir.path(), &image);
+        let record = |from: &str| {
+            std::fs::read_to_string(dir.path().join(from).join(format!("{image}.record.json"))).unwrap()
+        };
+        // The record has the digest of every part, and of what it was made from.
+        assert_eq!(record("out"), record("root/work/out"), "{image}");
+        let there = begun.elapsed().as_secs();
+        eprintln!("{image}: the same on {other}; twice here in {} s, there in {there} s", here.as_secs());
+        eprintln!("{}", record("out"));
+        for place in ["out", "root/work"] {
+            std::fs::remove_dir_all(dir.path().join(place)).unwrap();
+        }
+        built.push(image);
+    }
+    assert!(built.iter().any(|image| image == "minimal"), "built: {built:?}");
+}
+
+/// The names of the definitions in a directory.
+fn shipped(images: &Path) -> Vec<String> {
+    let paths = std::fs::read_dir(images).unwrap().flatten().map(|entry| entry.path());
+    let mut names: Vec<String> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Debian's release before or after this machine's.
+fn other_release() -> &'static str {
+    let here = std::fs::read_to_string("/etc/os-release").unwrap();
+    if here.contains("VERSION_CODENAME=trixie") { "bookworm" } else { "trixie" }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Builds an image twice on this machine, into `out`. Why it cannot be: its profile cannot be locked from here, or this
+/// version does not build such an image.
+fn build_here(dir: &Path, image: &str) -> Result<(), String> {
+    let bedplate = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bedplate"));
+        command.args(["--quiet", "--store", "store"]).args(arguments).current_dir(dir).output().unwrap()
+    };
+    let definition = std::fs::read_to_string(dir.join("images").join(format!("{image}.toml"))).unwrap();
+    let profile = definition.split_once("profile = \"").unwrap().1.split('"').next().unwrap();
+    let locked = bedplate(&["lock", profile]);
+    if !locked.status.success() {
+        return Err(format!("`bedplate lock {profile}`: {}", said(&locked)));
+    }
+    let built = bedplate(&["build", image, "--output", "out", "--verify-twice"]);
+    let said = said(&built);
+    if built.status.code() == Some(2) && said.contains("not in this version yet") {
+        return Err(said);
+    }
+    assert!(built.status.success(), "{image}: {said}");
+    assert!(!said.contains("the second build has the same"), "{image}: {said}");
+    Ok(())
+}
+
+/// Builds an image in the other release's tree, from a store that has its packages, into `/work/out` there.
+fn build_there(dir: &Path, image: &str) {
+    let tree = dir.join("root");
+    let work: PathBuf = tree.join("work");
+    for name in ["profiles", "images", "deployments", "store/sha256"] {
+        copy(&dir.join(name), &work.join(name));
+    }
+    std::fs::copy(env!("CARGO_BIN_EXE_bedplate"), tree.join("usr/local/bin/bedplate")).unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "--pid", "--fork", "--kill-child", "--uts", "--net", "--", "sh", "-c", ENTER, "sh"])
+        .arg(&tree)
+        .args([
+            "sh",
+            "-c",
+            "cd /work && bedplate --quiet --store store build \"$1\" --output out",
+            "sh",
+            image,
+        ])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{image}: {}", said(&output));
+}
