@@ -96,5 +96,5 @@ pub(super) fn builds_the_same(place: &Place) {
         assert_eq!(inner.join(path).metadata().unwrap().uid(), USER, "{path}");
     }
     let left: Vec<_> = std::fs::read_dir(inner.join("store/build")).unwrap().flatten().collect();
-    assert_eq!(left.iter().map(|entry| entry.file_name()).collect::<Vec<_>>(), ["lock"]);
+    assert_eq!(left.iter().map(std::fs::DirEntry::file_name).collect::<Vec<_>>(), ["lock"]);
 }
