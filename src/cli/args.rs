@@ -176,6 +176,10 @@ pub struct Build {
     #[arg(long)]
     pub explain: bool,
 
+    /// Push the image to a registry: `HOST/REPOSITORY:TAG`. May be given several times
+    #[arg(long, value_name = "REFERENCE")]
+    pub push: Vec<String>,
+
     /// Build though the image is there already, made from the same inputs
     #[arg(long)]
     pub again: bool,

@@ -14,7 +14,7 @@ use super::{
     config::ClientConfig,
     credentials::Credentials,
     facts::ImageFacts,
-    failure::{self, Asked, Wanted},
+    failure::{self, Access, Asked, Wanted},
     layout::Layout,
     manifest::{self, Choice, Document, Image, Refused},
     platform::Platform,
@@ -87,7 +87,7 @@ pub fn blobs(manifest: &[u8], what: &str) -> Result<Vec<Blob>> {
 /// Resolves and fetches images. Cheap to share by reference; connections, logins and tokens are
 /// kept for as long as it lives.
 pub struct Client {
-    registries: Registries,
+    pub(super) registries: Registries,
 }
 
 impl Client {
@@ -225,7 +225,7 @@ impl Client {
             return Err(Error::failed(format!("no body came for blob `{digest}`")));
         };
         let (response, endpoint) = *opened;
-        let asked = Asked { endpoint: &endpoint, reference, wanted };
+        let asked = Asked { endpoint: &endpoint, reference, wanted, access: Access::Read };
         let (got, length) = transport::stream(&self.registries.config, asked, response, size, sink)
             .await
             .map_err(|failure| failure.error)?;
@@ -255,7 +255,7 @@ impl Client {
             return Err(Error::failed(format!("no body came for blob `{digest}`")));
         };
         let (response, endpoint) = *opened;
-        let what = Asked { endpoint: &endpoint, reference, wanted }.what();
+        let what = Asked { endpoint: &endpoint, reference, wanted, access: Access::Read }.what();
         let (from, body) = transport::pieces(&self.registries.config, what, response);
         Ok(OpenBlob { from, body })
     }

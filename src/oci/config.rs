@@ -48,7 +48,7 @@ pub struct ClientConfig {
     pub backoff: Duration,
     /// Longest wait before any one retry. A `Retry-After` beyond it is an error at once.
     pub longest_wait: Duration,
-    /// No retry starts later than this after the first try.
+    /// No retry starts later than this after the first failure.
     pub give_up_after: Duration,
     /// Time limit for a connection, TLS included.
     pub connect_timeout: Duration,

@@ -53,6 +53,20 @@ pub(super) enum Wanted<'a> {
     Manifest(Digest),
     Blob(Digest),
     Token,
+    /// A place for this blob.
+    Upload(Digest),
+    /// A place for a manifest, by digest or tag.
+    UploadManifest(&'a str),
+}
+
+/// What is to be done in a repository: a token is asked for with that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access<'a> {
+    Read,
+    /// `from`: a repository of the same registry that blobs are taken over from.
+    Write {
+        from: Option<&'a str>,
+    },
 }
 
 /// A request in words: what messages are made of.
@@ -61,9 +75,23 @@ pub(super) struct Asked<'a> {
     pub(super) endpoint: &'a Endpoint,
     pub(super) reference: &'a Reference,
     pub(super) wanted: Wanted<'a>,
+    pub(super) access: Access<'a>,
 }
 
 impl Asked<'_> {
+    /// The scopes of a token for it (distribution, "Token Scope Documentation").
+    pub(super) fn scopes(&self) -> Vec<String> {
+        let repository = self.endpoint.repository(self.reference);
+        match self.access {
+            Access::Read => vec![format!("repository:{repository}:pull")],
+            Access::Write { from } => {
+                let own = format!("repository:{repository}:pull,push");
+                let other = from.map(|from| format!("repository:{from}:pull"));
+                std::iter::once(own).chain(other).collect()
+            }
+        }
+    }
+
     /// The repository as messages name it: with the host that was really asked.
     pub(super) fn repository(&self) -> String {
         format!("{}/{}", self.endpoint.host, self.endpoint.repository(self.reference))
@@ -76,6 +104,8 @@ impl Asked<'_> {
             Wanted::Manifest(digest) => format!("`{}@{digest}`", self.repository()),
             Wanted::Blob(digest) => format!("blob `{digest}` of `{}`", self.repository()),
             Wanted::Token => format!("a token for `{}`", self.repository()),
+            Wanted::Upload(digest) => format!("a place for blob `{digest}` in `{}`", self.repository()),
+            Wanted::UploadManifest(name) => format!("a place for `{name}` in `{}`", self.repository()),
         }
     }
 
@@ -269,12 +299,16 @@ pub(super) fn wrong_credentials(asked: Asked<'_>) -> Failure {
         .into()
 }
 
-/// Good credentials without the right to read.
+/// Good credentials without the right to do it.
 pub(super) fn forbidden(asked: Asked<'_>, with_credentials: bool) -> Failure {
     let who = if with_credentials { "these credentials" } else { "anyone without a login" };
-    Error::failed(format!("`{}` does not let {who} read `{}`", asked.endpoint.host, asked.repository()))
+    let (doing, right) = match asked.access {
+        Access::Read => ("read", "read"),
+        Access::Write { .. } => ("write to", "write"),
+    };
+    Error::failed(format!("`{}` does not let {who} {doing} `{}`", asked.endpoint.host, asked.repository()))
         .hint(if with_credentials {
-            "ask the registry's owner for read access, or log in as someone who has it".to_owned()
+            format!("ask the registry's owner for {right} access, or log in as someone who has it")
         } else {
             format!("run `{}`", asked.login())
         })
@@ -306,7 +340,22 @@ pub(super) fn status(asked: Asked<'_>, status: StatusCode, headers: &HeaderMap, 
     let said =
         if entry.message.is_empty() { String::new() } else { format!(": {}", excerpt(&entry.message)) };
     match status {
+        // The session of the upload is over: another one can be begun.
+        StatusCode::NOT_FOUND if entry.code == "BLOB_UPLOAD_UNKNOWN" => {
+            Failure::again(Error::failed(format!("`{host}` lost the upload of {}{said}", asked.what())))
+        }
         StatusCode::NOT_FOUND => missing(asked, &entry.code).into(),
+        StatusCode::METHOD_NOT_ALLOWED if matches!(asked.access, Access::Write { .. }) => {
+            Error::failed(format!("`{host}` takes no images{said}"))
+                .hint("it is read-only, or a mirror of another registry: push to that one")
+                .into()
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => Error::failed(format!(
+            "`{host}` refused as too large what was sent for {}{said}",
+            asked.what()
+        ))
+        .hint("raise the limit of the registry, or of a proxy in front of it (nginx: `client_max_body_size`)")
+        .into(),
         StatusCode::TOO_MANY_REQUESTS => {
             let wait = retry_after(headers);
             let until = wait.map_or_else(String::new, |wait| {
@@ -344,6 +393,10 @@ fn missing(asked: Asked<'_>, code: &str) -> Error {
     let repository = asked.endpoint.repository(asked.reference);
     let list = format!("list what there is with `skopeo list-tags docker://{}`", asked.repository());
     match (asked.wanted, code) {
+        (Wanted::Upload(_) | Wanted::UploadManifest(_), _) => Error::failed(format!(
+            "`{host}` has no repository `{repository}` that could be pushed to"
+        ))
+        .hint("check the spelling; some registries want the repository or its project to be made first"),
         (_, "NAME_UNKNOWN") => Error::failed(format!("`{host}` has no repository `{repository}`"))
             .hint("check the spelling of the repository"),
         (Wanted::Tag(tag), "MANIFEST_UNKNOWN") => {
@@ -416,7 +469,7 @@ mod tests {
             (tag, 418, String::new(), "answered 418"),
             (tag, 400, "Client sent an HTTP request to an HTTPS server.".to_owned(), "wants TLS"),
         ] {
-            let asked = Asked { endpoint, reference: &reference, wanted };
+            let asked = Asked { endpoint, reference: &reference, wanted, access: Access::Read };
             let code = StatusCode::from_u16(code).unwrap();
             let failure = status(asked, code, &HeaderMap::new(), text.as_bytes());
             assert!(failure.error.message().contains(says), "{}", failure.error.message());

@@ -77,7 +77,7 @@ impl Layout<'_> {
     }
 
     // Only a digest's hexadecimal digits become a path, so that it cannot lead outside.
-    fn path(&self, digest: Digest) -> PathBuf {
+    pub(super) fn path(&self, digest: Digest) -> PathBuf {
         self.dir.join("blobs").join("sha256").join(digest.hex())
     }
 

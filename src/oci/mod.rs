@@ -10,6 +10,7 @@
 //! | `registry` | mirrors, logging in, trying again |
 //! | `layout` | image layouts on disk |
 //! | `client` | from a source and a platform to a pinned image |
+//! | `push` | from an image layout into a repository |
 //!
 //! Why a client of our own: `docs/decisions/registry-client.md`.
 
@@ -22,6 +23,7 @@ mod failure;
 mod layout;
 mod manifest;
 mod platform;
+mod push;
 mod read;
 mod reference;
 mod registry;
@@ -33,4 +35,5 @@ pub use credentials::Credentials;
 pub use facts::ImageFacts;
 pub use layout::open_in_layout;
 pub use platform::Platform;
+pub use push::Pushed;
 pub use reference::{Reference, Source};

@@ -24,10 +24,10 @@ use super::{
     challenge::{self, Scheme},
     config::{ClientConfig, Endpoint},
     credentials::{self, Credentials, Helpers},
-    failure::{self, Again, Asked, Failure, Wanted},
+    failure::{self, Access, Again, Asked, Failure, Wanted},
     manifest::{ACCEPT, LARGEST_MANIFEST},
     reference::Reference,
-    transport::{self, Request, Transport},
+    transport::{self, Payload, Request, Transport},
 };
 use crate::{
     digest::Digest,
@@ -51,7 +51,7 @@ pub(super) struct Registries {
 struct Host {
     scheme: Mutex<Option<Scheme>>,
     credentials: OnceCell<Result<Option<Credentials>, Reported>>,
-    /// By repository. The lock is held while a token is fetched, so that it is fetched once.
+    /// By scopes. The lock is held while a token is fetched, so that it is fetched once.
     tokens: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<Token>>>>>,
     /// A mirror that could not be reached is not asked again.
     down: AtomicBool,
@@ -138,9 +138,10 @@ impl Registries {
     pub(super) async fn ask(&self, reference: &Reference, wanted: Wanted<'_>, job: Job) -> Result<Answer> {
         let mut missed = Vec::new();
         for endpoint in self.config.endpoints(reference)? {
-            let asked = Asked { endpoint: &endpoint, reference, wanted };
+            let asked = Asked { endpoint: &endpoint, reference, wanted, access: Access::Read };
             if !endpoint.mirror {
-                return self.persist(asked, job).await.map_err(|error| error.and(missed));
+                let answer = self.persist(&endpoint.host, || self.once(asked, job)).await;
+                return answer.map_err(|error| error.and(missed));
             }
             let host = self.host(&endpoint.host);
             if host.down.load(Ordering::Relaxed) {
@@ -161,14 +162,19 @@ impl Registries {
     }
 
     /// Tries until it works, cannot work, or took too long.
-    async fn persist(&self, asked: Asked<'_>, job: Job) -> Result<Answer> {
-        let started = Instant::now();
+    pub(super) async fn persist<T, F>(&self, host: &str, attempt: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
         let mut tries = 0;
+        let mut failed = None;
         loop {
-            let failure = match self.once(asked, job).await {
+            let failure = match attempt().await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
+            // What failed may have taken long by itself: a large blob.
+            let started = *failed.get_or_insert_with(Instant::now);
             let wait = match failure.again {
                 Again::No => return Err(failure.error),
                 Again::Yes => backoff(&self.config, tries),
@@ -180,7 +186,7 @@ impl Registries {
             if tries > self.config.retries || wait > self.config.longest_wait || too_late {
                 return Err(failure.error);
             }
-            tracing::debug!(host = asked.endpoint.host, ?wait, "trying again: {}", failure.error);
+            tracing::debug!(host, ?wait, "trying again: {}", failure.error);
             tokio::time::sleep(wait).await;
         }
     }
@@ -191,12 +197,14 @@ impl Registries {
             Wanted::Tag(tag) => ("manifests", tag.to_owned(), ACCEPT),
             Wanted::Manifest(digest) => ("manifests", digest.to_string(), ACCEPT),
             Wanted::Blob(digest) => ("blobs", digest.to_string(), "*/*"),
-            Wanted::Token => return Err(Error::failed("a token is not content").into()),
+            Wanted::Token | Wanted::Upload(_) | Wanted::UploadManifest(_) => {
+                return Err(Error::failed("that is nothing to fetch").into());
+            }
         };
         let method = if matches!(job, Job::Head) { Method::HEAD } else { Method::GET };
         let url = asked.endpoint.url(asked.reference, kind, &name);
         let from = if let Job::Open(from) = job { from } else { 0 };
-        let request = Request { method, url, accept, authorization: None, form: None, from };
+        let request = Request { method, url, accept, authorization: None, payload: Payload::Nothing, from };
         let response = self.authorised(asked, request).await?;
         let named = header_digest(response.headers());
         match job {
@@ -213,7 +221,7 @@ impl Registries {
                 let (body, got) = transport::whole(&self.config, asked, response, limit).await?;
                 let want = match asked.wanted {
                     Wanted::Manifest(digest) | Wanted::Blob(digest) => Some(digest),
-                    Wanted::Tag(_) | Wanted::Token => named,
+                    _ => named,
                 };
                 if let Some(want) = want
                     && want != got
@@ -231,7 +239,23 @@ impl Registries {
     }
 
     /// Makes a request, logging in where the host asks for it. Any answer but a success is a failure.
-    async fn authorised(&self, asked: Asked<'_>, mut request: Request) -> Result<Response, Failure> {
+    pub(super) async fn authorised(&self, asked: Asked<'_>, request: Request) -> Result<Response, Failure> {
+        let response = self.answered(asked, request).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let headers = response.headers().clone();
+        let body = transport::short(response).await;
+        Err(failure::status(asked, status, &headers, &body))
+    }
+
+    /// Makes a request, logging in where the host asks for it. That it does not let us in is a failure; any other answer
+    /// is given. Elsewhere than at the host itself, nobody logs in.
+    pub(super) async fn answered(&self, asked: Asked<'_>, mut request: Request) -> Result<Response, Failure> {
+        if request.url.origin() != asked.endpoint.base.origin() {
+            return self.transport.send(&self.config, asked, request).await;
+        }
         let host = self.host(&asked.endpoint.host);
         let first = self.authorization(&host, asked, None, false).await?;
         request.authorization.clone_from(&first);
@@ -264,18 +288,12 @@ impl Registries {
                 });
             }
         }
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        if status == StatusCode::FORBIDDEN && own(&response) {
+        if response.status() == StatusCode::FORBIDDEN && own(&response) {
             transport::discard(response).await;
             let known = self.credentials(&asked.endpoint.host).await?.is_some();
             return Err(failure::forbidden(asked, known));
         }
-        let headers = response.headers().clone();
-        let body = transport::short(response).await;
-        Err(failure::status(asked, status, &headers, &body))
+        Ok(response)
     }
 
     /// The `Authorization` for a request, as far as it is known. `used` is one the host just refused;
@@ -301,7 +319,7 @@ impl Registries {
             Some(Scheme::Bearer { realm, service }) => {
                 let slot = {
                     let mut tokens = host.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-                    tokens.entry(asked.endpoint.repository(asked.reference)).or_default().clone()
+                    tokens.entry(asked.scopes().join(" ")).or_default().clone()
                 };
                 let mut slot = slot.lock().await;
                 if let Some(token) = slot.as_ref()
@@ -339,13 +357,13 @@ impl Registries {
             return Err(bad_realm().into());
         }
         let credentials = self.credentials(host).await?;
-        let scope = format!("repository:{}:pull", asked.endpoint.repository(asked.reference));
+        let scopes = asked.scopes();
         let mut request = Request {
             method: Method::GET,
             url: url.clone(),
             accept: "application/json",
             authorization: None,
-            form: None,
+            payload: Payload::Nothing,
             from: 0,
         };
         if let Some(Credentials::IdentityToken(token)) = &credentials {
@@ -353,15 +371,17 @@ impl Registries {
             form.append_pair("grant_type", "refresh_token")
                 .append_pair("service", service.unwrap_or_default())
                 .append_pair("client_id", "bedplate")
-                .append_pair("scope", &scope)
+                .append_pair("scope", &scopes.join(" "))
                 .append_pair("refresh_token", token.expose_secret());
             request.method = Method::POST;
-            request.form = Some(Zeroizing::new(form.finish()));
+            request.payload = Payload::Form(Zeroizing::new(form.finish()));
         } else {
             if let Some(service) = service {
                 url.query_pairs_mut().append_pair("service", service);
             }
-            url.query_pairs_mut().append_pair("scope", &scope);
+            for scope in &scopes {
+                url.query_pairs_mut().append_pair("scope", scope);
+            }
             request.url = url;
             if let Some(basic) = credentials.as_ref().and_then(Credentials::basic) {
                 request.authorization = Some(secret_header(asked, &basic)?);
@@ -419,7 +439,7 @@ fn secret_header(asked: Asked<'_>, text: &str) -> Result<HeaderValue> {
     Ok(value)
 }
 
-fn header_digest(headers: &HeaderMap) -> Option<Digest> {
+pub(super) fn header_digest(headers: &HeaderMap) -> Option<Digest> {
     headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }
 

@@ -3,16 +3,24 @@
 use std::{
     collections::BTreeMap,
     io::Write,
-    sync::{Mutex, PoisonError},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 use reqwest::{
     Client, Method, Response, StatusCode,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION, RANGE},
+    header::{
+        ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION, RANGE,
+    },
     redirect::Policy,
 };
+use tokio_util::io::ReaderStream;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -23,13 +31,16 @@ use super::{
 };
 use crate::{
     digest::{Digest, Hasher},
-    error::{Doing, Error, Result},
+    error::{Doing, Error, Kind, Result},
+    system::files,
 };
 
 /// How many redirects are followed; browsers and curl allow more, registries need one.
 const MOST_REDIRECTS: usize = 10;
 /// The largest certificate file read, in bytes.
 const LARGEST_CA: u64 = 4 << 20;
+/// Bytes a second that a slow registry checks of what it was sent, before it says that it has it.
+const COMMIT_RATE: u64 = 16 << 20;
 
 /// What differs between connections, so that one `reqwest` client cannot serve all.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,9 +64,48 @@ pub(super) struct Request {
     pub(super) url: Url,
     pub(super) accept: &'static str,
     pub(super) authorization: Option<HeaderValue>,
-    pub(super) form: Option<Zeroizing<String>>,
+    pub(super) payload: Payload,
     /// The first byte that is wanted.
     pub(super) from: u64,
+}
+
+/// What a request carries.
+#[derive(Clone)]
+pub(super) enum Payload {
+    Nothing,
+    Form(Zeroizing<String>),
+    Document { media_type: String, bytes: Bytes },
+    File(Upload),
+}
+
+/// A file on its way, read as it goes.
+#[derive(Clone)]
+pub(super) struct Upload {
+    pub(super) path: PathBuf,
+    pub(super) size: u64,
+    /// Bytes handed over so far.
+    pub(super) sent: Arc<AtomicU64>,
+}
+
+impl Upload {
+    /// The file from its start.
+    fn body(&self) -> Result<reqwest::Body> {
+        let (file, size) = files::open_input(&self.path).map_err(|error| error.with_kind(Kind::Failed))?;
+        if size != self.size {
+            let path = self.path.display();
+            return Err(Error::failed(format!("`{path}` has {size} bytes, its manifest says {}", self.size))
+                .hint("the layout is broken: build the image again"));
+        }
+        self.sent.store(0, Ordering::Relaxed);
+        let sent = self.sent.clone();
+        let pieces =
+            ReaderStream::with_capacity(tokio::fs::File::from_std(file), 128 << 10).inspect(move |piece| {
+                if let Ok(piece) = piece {
+                    sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                }
+            });
+        Ok(reqwest::Body::wrap_stream(pieces))
+    }
 }
 
 impl Transport {
@@ -115,44 +165,29 @@ impl Transport {
             if request.from > 0 {
                 builder = builder.header(RANGE, format!("bytes={}-", request.from));
             }
-            if let Some(form) = &request.form {
-                builder = builder
+            builder = match &request.payload {
+                Payload::Nothing => builder,
+                Payload::Form(form) => builder
                     .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                    .body(form.as_bytes().to_vec());
-            }
+                    .body(form.as_bytes().to_vec()),
+                Payload::Document { media_type, bytes } => {
+                    builder.header(CONTENT_TYPE, media_type).body(bytes.clone())
+                }
+                Payload::File(upload) => builder
+                    .header(CONTENT_TYPE, "application/octet-stream")
+                    .header(CONTENT_LENGTH, upload.size)
+                    .body(upload.body()?),
+            };
             let limit = config.connect_timeout.saturating_add(config.response_timeout);
-            let response = tokio::time::timeout(limit, builder.send())
+            let response = answered(builder.send(), &request.payload, limit)
                 .await
-                .map_err(|_| failure::timed_out(&authority(&request.url), &asked.what(), "answer"))?
+                .ok_or_else(|| failure::timed_out(&authority(&request.url), &asked.what(), "answer"))?
                 .map_err(|error| failure::no_answer(asked, &request.url, error))?;
             let redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-            if !redirect || request.form.is_some() {
+            if !redirect || !matches!(request.payload, Payload::Nothing) {
                 return Ok(response);
             }
-            let target = response
-                .headers()
-                .get(LOCATION)
-                .and_then(|l| l.to_str().ok())
-                .and_then(|l| request.url.join(l).ok());
-            let host = authority(&request.url);
-            let Some(target) = target else {
-                return Err(Error::failed(format!(
-                    "`{host}` redirects to nowhere when asked for {}",
-                    asked.what()
-                ))
-                .hint(format!("check that `{host}` is a registry"))
-                .into());
-            };
-            let plain_is_fine = request.url.scheme() == "http" && config.may_be_plain(&target);
-            if target.scheme() != "https" && !(target.scheme() == "http" && plain_is_fine) {
-                return Err(Error::failed(format!(
-                    "`{host}` redirects to `{}` without TLS when asked for {}",
-                    authority(&target),
-                    asked.what()
-                ))
-                .hint("ask the registry's owner to serve content over TLS")
-                .into());
-            }
+            let target = location(config, asked, &request.url, &response)?;
             if target.origin() != request.url.origin() {
                 request.authorization = None;
             }
@@ -166,6 +201,62 @@ impl Transport {
         ))
         .hint("look at the registry's configuration")
         .into())
+    }
+}
+
+/// Where an answer sends us on to; never from TLS to plain HTTP.
+pub(super) fn location(
+    config: &ClientConfig,
+    asked: Asked<'_>,
+    from: &Url,
+    response: &Response,
+) -> Result<Url, Failure> {
+    let target =
+        response.headers().get(LOCATION).and_then(|l| l.to_str().ok()).and_then(|l| from.join(l).ok());
+    let host = authority(from);
+    let Some(target) = target else {
+        return Err(Error::failed(format!("`{host}` redirects to nowhere when asked for {}", asked.what()))
+            .hint(format!("check that `{host}` is a registry"))
+            .into());
+    };
+    let plain_is_fine = from.scheme() == "http" && config.may_be_plain(&target);
+    if target.scheme() != "https" && !(target.scheme() == "http" && plain_is_fine) {
+        return Err(Error::failed(format!(
+            "`{host}` redirects to `{}` without TLS when asked for {}",
+            authority(&target),
+            asked.what()
+        ))
+        .hint("ask the registry's owner to serve content over TLS")
+        .into());
+    }
+    Ok(target)
+}
+
+/// An answer, where one comes in time: within `limit` of the request, or of the last piece of a file that went. `None`:
+/// none did.
+async fn answered(
+    sending: impl Future<Output = reqwest::Result<Response>>,
+    payload: &Payload,
+    limit: Duration,
+) -> Option<reqwest::Result<Response>> {
+    let mut sending = std::pin::pin!(sending);
+    let Payload::File(upload) = payload else {
+        return tokio::time::timeout(limit, sending).await.ok();
+    };
+    // A registry reads the whole blob once more before it answers.
+    let commit = Duration::from_secs(upload.size / COMMIT_RATE);
+    let (mut last, mut idle) = (0, Duration::ZERO);
+    loop {
+        if let Ok(answer) = tokio::time::timeout(limit, &mut sending).await {
+            return Some(answer);
+        }
+        let sent = upload.sent.load(Ordering::Relaxed);
+        idle = if sent == last { idle.saturating_add(limit) } else { Duration::ZERO };
+        let allowed = if sent == upload.size { limit.saturating_add(commit) } else { limit };
+        if sent == last && idle >= allowed {
+            return None;
+        }
+        last = sent;
     }
 }
 

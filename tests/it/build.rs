@@ -12,6 +12,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::support::registry::{Kind, Registry};
+
 const PROFILE: &str = "schema = 1
 [host]
 distribution = \"debian\"
@@ -187,6 +189,7 @@ fn an_image_is_the_same_under_other_conditions_and_whole() {
     let digest = record["parts"]["files"]["small.tar"]["digest"].as_str().unwrap();
     assert!(built.contains(digest), "{digest}: {built}");
     assert_eq!(place.passes(&["build", "small", "--output", "out"]), "nothing to do\n");
+    pushes(&place, &record);
     let sbom = std::fs::read_to_string(place.path("out/small.spdx.json")).unwrap();
     assert!(sbom.contains("pkg:deb/debian/docker.io@"));
 
@@ -203,6 +206,35 @@ fn an_image_is_the_same_under_other_conditions_and_whole() {
     assert_eq!(output.status.code(), Some(4));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("`/usr/bin/env` of coreutils:amd64 has another content"), "{said}");
+}
+
+/// What was built goes into a registry without being built again, and is there what the record names.
+fn pushes(place: &Place, record: &serde_json::Value) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let registry = runtime.block_on(Registry::start(Kind::Plain));
+    let digest = record["parts"]["oci"]["manifest"]["digest"].as_str().unwrap();
+    let [first, other] = ["fleet", "spare"].map(|name| format!("{}/{name}/small", registry.host));
+    let (one, two) = (format!("{first}:1"), format!("{other}:1"));
+    let build = ["build", "small", "--output", "out", "--push", &one, "--push", &two];
+    let pushed = place.passes(&build);
+    assert_eq!(pushed, format!("nothing to do\n{first}@{digest}\n{other}@{digest}\n"));
+    let output = place.run(&build);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("0 blobs sent"), "{said}");
+    let raw = Command::new("skopeo")
+        .args(["inspect", "--tls-verify=false", "--raw", &format!("docker://{two}")])
+        .output()
+        .unwrap();
+    assert_eq!(bedplate::digest::Digest::of(&raw.stdout).to_string(), digest);
+
+    // A registry that is gone takes nothing from what was built.
+    drop(registry);
+    place.refuses(
+        &build,
+        1,
+        &["refused the connection", "out/small.oci", "the same command pushes it again"],
+    );
+    assert_eq!(place.passes(&build[..4]), "nothing to do\n");
 }
 
 #[test]
@@ -257,6 +289,16 @@ fn what_is_not_built_yet_is_said() {
     .unwrap();
     place.refuses(&["build", "other"], 2, &["not in this version yet", "`include` without `users`"]);
     place.refuses(&["build", "none"], 2, &["none"]);
+    let image = IMAGE.replace("\"tar\", \"oci\"", "\"tar\"");
+    std::fs::write(place.path("images/other.toml"), image).unwrap();
+    for (to, says) in [("h.example/a:1", "add \"oci\" to its `formats`"), ("H//a", "not an image reference")]
+    {
+        place.refuses(&["build", "other", "--push", to], 2, &[says]);
+    }
+    // Before anything is built or fetched.
+    let nobody = format!("127.0.0.1:{}/a:1", crate::support::free_port());
+    place.refuses(&["build", "small", "--push", &nobody], 1, &["refused the connection"]);
+    assert!(!place.tree().exists());
     place.refuses(&["verify", "profiles/small.lock"], 2, &["not in this version yet"]);
     place.refuses(&["verify", "nowhere"], 2, &["is not there"]);
     place.refuses(&["confine"], 2, &["bedplate build"]);

@@ -57,6 +57,9 @@ pub(super) struct Report {
     /// What was another in the second build, where there was one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) varied: Vec<&'static str>,
+    /// Where it was pushed to, by digest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) pushed: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) spent: Vec<(String, u64)>,
 }
@@ -227,7 +230,7 @@ impl Image<'_> {
         let time = timestamp(built.time).to_string();
         let milliseconds = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let spent = built.spent.into_iter().map(|(what, took)| (what, milliseconds(took))).collect();
-        Ok(Report { schema: 1, image: name, time, parts, varied: Vec::new(), spent })
+        Ok(Report { schema: 1, image: name, time, parts, varied: Vec::new(), pushed: Vec::new(), spent })
     }
 
     fn disk(&self, tree: &Tree, built: &Built, work: &Work, path: PathBuf) -> Result<Piece> {
@@ -328,7 +331,7 @@ impl Image<'_> {
         let whole = |(name, part): (&String, &record::Part)| in_place(&output.join(name), part.size);
         let count = parts.files.len() + usize::from(parts.oci.is_some());
         let layout = parts.oci.as_ref().is_none_or(|oci| {
-            let layout = output.join(format!("{}.oci", self.name()));
+            let layout = self.layout_in(output);
             let mut blobs = oci.layers.iter().chain([&oci.manifest, &oci.config]);
             let blob = |part: &record::Part| layout.join("blobs/sha256").join(part.digest.hex());
             layout_digest(&layout) == Some(oci.manifest.digest)
@@ -336,6 +339,11 @@ impl Image<'_> {
         });
         let sbom = modified(&output.join(sbom::file_name(&self.name()))).is_some_and(|time| time <= made);
         inputs == self.inputs && count == formats.len() && layout && sbom && parts.files.iter().all(whole)
+    }
+
+    /// Where its image layout is written.
+    pub(super) fn layout_in(&self, output: &Path) -> PathBuf {
+        output.join(format!("{}.{}", self.name(), ImageFormat::Oci.name()))
     }
 
     /// What the image was made from, and its parts.

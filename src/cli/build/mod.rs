@@ -2,6 +2,7 @@
 
 mod again;
 mod image;
+mod push;
 
 use std::{path::Path, sync::Arc};
 
@@ -21,9 +22,11 @@ use crate::{
 
 /// Runs `build`.
 pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
+    let to = push::references(&args.push)?;
     let sources = ImageSources::read(context, args.image.as_deref())?;
     let (mut bundle, mut pinned) = sources.profile.pinned(context)?;
     refuse_unbuilt(&sources, &pinned.lock)?;
+    push::refuse_without_layout(&sources, &to)?;
     if pinned.lock.packages.is_empty() {
         return Err(Error::usage(format!(
             "the lock of `{}` has no packages, and an image is made of them",
@@ -45,16 +48,25 @@ pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
         store: &store,
         inputs: image::inputs(&sources, &bundle)?,
     };
+    let layout = image.layout_in(&output);
     if !args.again && !args.verify_twice && image.is_built(&output) {
+        context.ui.say("the image is there, made from the same definition, profile, lock and program; `--again` builds it anew");
+        let pushed = push::push(context, &layout, &to)?;
         if context.ui.format == Format::Json {
-            context.ui.json(&serde_json::json!({ "schema": 1, "image": image.name(), "built": false }))?;
+            let mut report = serde_json::json!({ "schema": 1, "image": image.name(), "built": false });
+            if !pushed.is_empty() {
+                report["pushed"] = serde_json::json!(pushed);
+            }
+            context.ui.json(&report)?;
         } else {
             context.ui.data("nothing to do\n")?;
+            push::tell(context, &pushed)?;
         }
-        context.ui.say("the image is there, made from the same definition, profile, lock and program; `--again` builds it anew");
         return Ok(exit::DONE);
     }
     become_root(context)?;
+    // A long build is not begun for a registry that will not have it.
+    push::knock(context, &to)?;
     fetch(context, &pinned, sources.profile.directory())?;
     files::make_dir(&output)?;
     let mut work = Work::begin(store.directory())?;
@@ -74,8 +86,13 @@ pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
     } else {
         work.clear()?;
     }
+    // Told in any case: a registry that fails takes nothing from what was built.
+    let pushed = push::push(context, &layout, &to);
+    if let Ok(pushed) = &pushed {
+        report.pushed.clone_from(pushed);
+    }
     tell(context, &report, args.explain)?;
-    Ok(exit::DONE)
+    pushed.map(|_| exit::DONE)
 }
 
 /// How many threads there is use for.
@@ -134,6 +151,7 @@ fn tell(context: &Context, report: &Report, explain: bool) -> Result<()> {
     for piece in report.parts.values() {
         context.ui.data(&format!("{}  {}\n", piece.digest, piece.path.display()))?;
     }
+    push::tell(context, &report.pushed)?;
     if explain {
         for (what, took) in &report.spent {
             context.ui.data(&format!("{took:>8} ms  {what}\n"))?;

@@ -3,6 +3,7 @@
 mod faults;
 mod helpers;
 mod layouts;
+mod push;
 mod real;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};

@@ -27,7 +27,8 @@ pub(crate) const PASSWORD: &str = "correct horse: battery";
 pub(crate) enum Kind {
     Plain,
     Basic,
-    /// A token server of the test's own signs for the account, or for anyone for repositories under `public/`.
+    /// A token server of the test's own signs for the account, or for anyone who pulls from repositories under
+    /// `public/`.
     Token,
     Tls,
 }
@@ -202,13 +203,14 @@ async fn token_server() -> (String, String) {
             return (StatusCode::UNAUTHORIZED, Json(json!({"details": "incorrect username or password"})));
         }
         let query = query.unwrap_or_default();
-        let scope = url::form_urlencoded::parse(query.as_bytes()).find(|(k, _)| k == "scope");
-        let access: Vec<Value> = scope
-            .iter()
+        let scopes = url::form_urlencoded::parse(query.as_bytes()).filter(|(k, _)| k == "scope");
+        let access: Vec<Value> = scopes
             .filter_map(|(_, scope)| {
                 let [kind, name, actions] = scope.split(':').collect::<Vec<_>>()[..] else { return None };
-                let allowed = given.is_some() || name.starts_with("public/");
-                allowed.then(|| json!({"type": kind, "name": name, "actions": [actions]}))
+                let allowed =
+                    |action: &&str| given.is_some() || (*action == "pull" && name.starts_with("public/"));
+                let actions: Vec<&str> = actions.split(',').filter(allowed).collect();
+                (!actions.is_empty()).then(|| json!({"type": kind, "name": name, "actions": actions}))
             })
             .collect();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
