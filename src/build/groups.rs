@@ -3,19 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{owners, write::layers::Group};
-use crate::{error::Result, lock::LockedPackage, system::files::Root};
+use crate::{digest::Digest, error::Result, lock::LockedPackage, system::files::Root};
+
+/// The tree's content store.
+const STORE: &str = "/var/lib/bedplate/store/sha256/";
 
 /// Whose each path is.
 #[derive(Debug, Default)]
 pub struct Groups {
     by_path: HashMap<String, Group>,
     configuration: BTreeSet<String>,
+    /// Names of files in the tree's store that container images are made of.
+    images: BTreeSet<String>,
     newest: BTreeMap<Group, i64>,
 }
 
 impl Groups {
     /// Of a finished tree. `configuration`: paths, from `/`, of what the profile and the image definition say; `built`:
-    /// when each package was built, by name.
+    /// when each package was built, by name; `images`: what container images are made of, by digest.
     ///
     /// # Errors
     /// dpkg's lists cannot be read.
@@ -24,9 +29,14 @@ impl Groups {
         packages: &[LockedPackage],
         configuration: impl IntoIterator<Item = String>,
         built: &BTreeMap<String, i64>,
+        images: impl IntoIterator<Item = Digest>,
     ) -> Result<Self> {
         let by_package = by_package(packages);
-        let mut groups = Self { configuration: configuration.into_iter().collect(), ..Self::default() };
+        let mut groups = Self {
+            configuration: configuration.into_iter().collect(),
+            images: images.into_iter().map(|digest| digest.hex()).collect(),
+            ..Self::default()
+        };
         let group_of = |name: &str| by_package.get(name).copied().unwrap_or(Group::Base);
         owners::each(root, &mut |name, path| {
             let group = group_of(name);
@@ -37,6 +47,8 @@ impl Groups {
             let newest = groups.newest.entry(group_of(name)).or_insert(*time);
             *newest = (*newest).max(*time);
         }
+        // Their content has no time of its own, and must not move with a package. The oldest one hardly ever changes.
+        groups.newest.extend(built.values().min().map(|oldest| (Group::Images, *oldest)));
         Ok(groups)
     }
 
@@ -45,6 +57,11 @@ impl Groups {
         let full = format!("/{path}");
         if full == "/usr/local/bin/bedplate" {
             return Some(Group::Agent);
+        }
+        if let Some(name) = full.strip_prefix(STORE)
+            && name.rsplit('/').next().is_some_and(|name| self.images.contains(name))
+        {
+            return Some(Group::Images);
         }
         let inside = |above: &str| {
             full.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -1,6 +1,17 @@
 //! What an image definition asks for besides the profile: files of a tree, as data.
 
-use crate::profile::image_definition::{FirstBoot, HostName, ImageDefinition, Network};
+use crate::profile::image_definition::{FirstBoot, HostName, ImageDefinition, Network, Part};
+
+/// Where the profile lies in a tree that has no generation of it.
+pub const BUNDLE: &str = "/var/lib/bedplate/profile.bundle";
+
+/// Whether the tree is brought to its profile as a host is, so that it has a generation: where all the profile says of it
+/// is in it, and bedplate, to go on from there.
+pub fn has_generation(definition: &ImageDefinition) -> bool {
+    [Part::Files, Part::Users, Part::Bedplate, Part::Profile]
+        .iter()
+        .all(|part| definition.include.contains(part))
+}
 
 /// A file or link of the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +92,11 @@ pub fn settings(definition: &ImageDefinition, root: Option<&str>) -> Vec<Setting
             // machine-id(5): the empty file is the request.
             FirstBoot::MachineId => {}
             FirstBoot::SshHostKeys => all.extend(unit("bedplate-ssh-host-keys", SSH_HOST_KEYS)),
-            FirstBoot::Provision => all.extend(unit("bedplate-first-boot", FIRST_BOOT)),
+            FirstBoot::Provision => {
+                // Without a generation in the tree, its profile lies there as a bundle.
+                let given = if has_generation(definition) { String::new() } else { format!(" {BUNDLE}") };
+                all.extend(unit("bedplate-first-boot", &FIRST_BOOT.replace(" GIVEN", &given)));
+            }
         }
     }
     if let HostName::MachineId { prefix } = &definition.hostname {
@@ -122,7 +137,7 @@ ConditionPathExists=!/var/lib/bedplate/first-boot-done
 
 [Service]
 Type=oneshot
-ExecStart=/usr/local/bin/bedplate provision
+ExecStart=/usr/local/bin/bedplate provision GIVEN
 SuccessExitStatus=3 10
 ExecStartPost=/usr/bin/touch /var/lib/bedplate/first-boot-done
 

@@ -135,13 +135,27 @@ pub fn places(context: &Context) -> Places {
     Places { store: Some(context.store.clone()), ..Places::default() }
 }
 
-/// The tree's own store, made without following a link in the tree.
-fn store_of_tree(root: &Root) -> Result<Store> {
-    for (path, mode) in [("/var", 0o755), ("/var/lib", 0o755), (layout::STATE, 0o700), (layout::STORE, 0o700)]
-    {
+/// A tree's directory of bedplate's state, made without following a link in the tree.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_state(root: &Root) -> Result<()> {
+    for (path, mode) in [("/var", 0o755), ("/var/lib", 0o755), (layout::STATE, 0o700)] {
         if root.stat(path)?.is_none() {
             root.make_dir(path, mode, Owner::current())?;
         }
+    }
+    Ok(())
+}
+
+/// The tree's own store, made without following a link in the tree.
+///
+/// # Errors
+/// It cannot be made.
+pub fn store_of_tree(root: &Root) -> Result<Store> {
+    make_state(root)?;
+    if root.stat(layout::STORE)?.is_none() {
+        root.make_dir(layout::STORE, 0o700, Owner::current())?;
     }
     Store::open(&root.path().join(layout::STORE.trim_start_matches('/')))
 }

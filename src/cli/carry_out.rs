@@ -24,8 +24,8 @@ pub enum Goal {
     Switch(u64),
     /// The container engine and toolkit alone: no generation.
     Toolkit,
-    /// A tree that bedplate comes to later: no generation.
-    Bare,
+    /// A tree without a generation, with bedplate's program or without.
+    Bare { program: bool },
 }
 
 /// What a host or tree is brought to, and with what.
@@ -86,7 +86,7 @@ impl<'a> Run<'a> {
             Goal::Provision => plan::make(&self.inputs, &state, plan::Goal::Provision),
             Goal::Switch(number) => plan::make(&self.inputs, &state, plan::Goal::Switch(number)),
             Goal::Toolkit => plan::toolkit(&self.inputs, &state),
-            Goal::Bare => plan::bare(&self.inputs, &state),
+            Goal::Bare { program } => plan::bare(&self.inputs, &state, program),
         }
     }
 
@@ -98,7 +98,9 @@ impl<'a> Run<'a> {
         let progress = context.ui.progress();
         let supply = match self.goal {
             Goal::Switch(_) => Supply::offline(context),
-            Goal::Provision | Goal::Toolkit | Goal::Bare => Supply::new(context, &self.pinned.profile)?,
+            Goal::Provision | Goal::Toolkit | Goal::Bare { .. } => {
+                Supply::new(context, &self.pinned.profile)?
+            }
         };
         let with = provision::Context {
             root: self.root,
@@ -112,7 +114,7 @@ impl<'a> Run<'a> {
             progress: progress.as_ref(),
         };
         let outcome = match self.goal {
-            Goal::Toolkit | Goal::Bare => provision::apply_alone(plan, &with).await?,
+            Goal::Toolkit | Goal::Bare { .. } => provision::apply_alone(plan, &with).await?,
             Goal::Provision | Goal::Switch(_) => provision::apply(plan, &with).await?,
         };
         self.tell(context, plan, &outcome);
@@ -133,7 +135,7 @@ impl<'a> Run<'a> {
         }
         let done = format!("{} carried out", text::count(outcome.changed, "step"));
         context.ui.say(&match self.goal {
-            Goal::Toolkit | Goal::Bare => done,
+            Goal::Toolkit | Goal::Bare { .. } => done,
             Goal::Provision | Goal::Switch(_) => {
                 format!("generation {} is current: {done}", outcome.generation)
             }

@@ -9,23 +9,24 @@ use super::{
 use crate::error::Result;
 
 /// The steps of a plan that bring users, files and configuration into a tree, for `apply_alone`: no generation, no held
-/// package, no program, no boot unit, and no choice of a boot entry, which all are a provisioned host's.
+/// package, and no choice of a boot entry, which all are a provisioned host's. `program`: with bedplate and its boot unit.
 ///
 /// # Errors
 /// As [`make`].
-pub fn bare(inputs: &Inputs, state: &HostState) -> Result<Plan> {
+pub fn bare(inputs: &Inputs, state: &HostState, program: bool) -> Result<Plan> {
     let mut plan = make(inputs, state, Goal::Provision)?;
-    plan.steps.retain(|step| !is_own(step));
+    plan.steps.retain(|step| !is_own(step, program));
     // Nothing waits in a tree of which nothing is recorded.
     plan.deferred.clear();
     Ok(plan)
 }
 
 /// Whether a step is about bedplate itself, not about what the profile says.
-fn is_own(step: &Step) -> bool {
-    let own = |path: &str| [UNIT, UNIT_ENABLED, GRUB_DEFAULT].contains(&path);
+fn is_own(step: &Step, program: bool) -> bool {
+    let own = |path: &str| path == GRUB_DEFAULT || (!program && [UNIT, UNIT_ENABLED].contains(&path));
     match step {
-        Step::HoldPackages { .. } | Step::InstallBinary { .. } | Step::MakeBootMenu { .. } => true,
+        Step::HoldPackages { .. } | Step::MakeBootMenu { .. } => true,
+        Step::InstallBinary { .. } => !program,
         Step::WriteFile { path, .. } | Step::MakeLink { path, .. } => own(path),
         _ => false,
     }

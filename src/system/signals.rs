@@ -1,6 +1,11 @@
-//! The signals that end a run: the first one is a future, the second ends the process at once.
+//! The signals that end a run: the first one is a future, or a flag to work that does not wait; the second ends the
+//! process at once.
 
-use std::future::Future;
+use std::{
+    future::Future,
+    io::{self, Read},
+    sync::atomic::{AtomicI32, Ordering},
+};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -8,6 +13,55 @@ use tokio::{
 };
 
 use crate::error::{Doing, Error, Kind, Result};
+
+/// The signal that [`watch`] heard; 0: none.
+static HEARD: AtomicI32 = AtomicI32::new(0);
+
+/// Listens for SIGINT and SIGTERM from now on, on a thread of its own, for work that does not wait in a runtime: it asks
+/// [`refuse_heard`] as it goes. A second signal ends the process with 128 + its number.
+///
+/// # Errors
+/// The handlers cannot be installed.
+pub fn watch() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .doing(|| "listening for signals")?;
+    let interrupt = runtime.block_on(async { listen() })?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                HEARD.store(interrupt.wait().await, Ordering::Relaxed);
+                // The listening task goes on, for the second one.
+                std::future::pending::<()>().await;
+            });
+        })
+        .map(drop)
+        .doing(|| "listening for signals")
+}
+
+/// The error for a run that a signal ends, where one came since [`watch`].
+///
+/// # Errors
+/// [`Kind::Interrupted`].
+pub fn refuse_heard() -> Result<()> {
+    match HEARD.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        number => Err(Interrupt::error(number)),
+    }
+}
+
+/// A reader that ends with an error where a signal came since [`watch`].
+#[derive(Debug)]
+pub struct Heard<R>(pub R);
+
+impl<R: Read> Read for Heard<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        refuse_heard().map_err(io::Error::other)?;
+        self.0.read(buffer)
+    }
+}
 
 /// Says when SIGINT or SIGTERM came. Clones see the same signal.
 #[derive(Debug, Clone)]

@@ -5,14 +5,20 @@ mod machine;
 mod unprivileged;
 
 use std::{
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
+use bedplate::host::content::Places;
 use tempfile::TempDir;
 
-use crate::support::registry::{Kind, Registry};
+use crate::support::{
+    docker::Dockerd,
+    image::{Image, ImageSpec},
+    registry::{Kind, Registry},
+};
 
 const PROFILE: &str = "schema = 1
 [host]
@@ -237,9 +243,67 @@ fn pushes(place: &Place, record: &serde_json::Value) {
     assert_eq!(place.passes(&build[..4]), "nothing to do\n");
 }
 
+/// The images of a lock are in the tree by digest, and Docker has them from there, when no registry is left.
+fn images_are_in(place: &Place, image: &Image, built: &str) {
+    let store = place.tree().join("var/lib/bedplate/store");
+    for blob in image.blobs().chain([&image.manifest]) {
+        let hex = blob.digest.hex();
+        let path = store.join("sha256").join(&hex[..2]).join(&hex);
+        assert_eq!(std::fs::read(&path).unwrap(), blob.bytes);
+        let meta = std::fs::metadata(&path).unwrap();
+        assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o400, 0, 0));
+        assert_eq!(std::fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o7777, 0o700);
+    }
+    let unit = place.tree().join("etc/systemd/system/bedplate-first-boot.service");
+    let unit = std::fs::read_to_string(unit).unwrap();
+    assert!(unit.contains("ExecStart=/usr/local/bin/bedplate provision\n"), "{unit}");
+
+    // They are a layer of their own, the lowest, and not compressed once more.
+    assert!(built.contains("layer images"), "{built}");
+    let record = std::fs::read_to_string(place.path("out/small.record.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let layer = record["parts"]["oci"]["layers"][0]["digest"].as_str().unwrap();
+    let layer = place.path("out/small.oci/blobs/sha256").join(layer.strip_prefix("sha256:").unwrap());
+    let mut files = Vec::new();
+    for entry in tar::Archive::new(std::fs::File::open(layer).unwrap()).entries().unwrap() {
+        let entry = entry.unwrap();
+        if entry.header().entry_type().is_file() {
+            files.push(entry.path().unwrap().file_name().unwrap().to_string_lossy().into_owned());
+        }
+    }
+    let mut wanted: Vec<String> =
+        image.blobs().chain([&image.manifest]).map(|blob| blob.digest.hex()).collect();
+    wanted.sort();
+    assert_eq!(files, wanted);
+
+    let lock = std::fs::read_to_string(place.path("profiles/small.lock")).unwrap();
+    let lock = bedplate::lock::parse("small.lock", &lock).unwrap();
+    let locked = &lock.images["engine"];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let dockerd = Dockerd::start().await;
+        let docker = dockerd.connect().await;
+        let places = Places { store: Some(store), ..Places::default() };
+        bedplate::host::content::load(&docker, locked, "bedplate/engine:g1", &places, |_| ()).await.unwrap();
+        let reference = locked.pull_reference();
+        let found = docker.image_by_digest(&reference, &locked.manifest, &locked.config, None);
+        assert!(found.await.unwrap().is_some());
+    });
+}
+
 #[test]
-fn a_damaged_package_is_fetched_again() {
+fn a_damaged_package_is_fetched_again_and_images_are_baked_in() {
     let place = Place::new();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let registry = runtime.block_on(Registry::start(Kind::Plain));
+    let engine = runtime.block_on(registry.push_image("engine:1", &ImageSpec::default()));
+    let profile = format!("{PROFILE}[images]\nengine = \"{}/engine:1\"\n", registry.host);
+    std::fs::write(place.path("profiles/small.toml"), profile).unwrap();
+    let image = IMAGE
+        .replace("\"tar\", \"oci\"", "\"oci\"")
+        .replace("[\"machine-id\"]", "[\"machine-id\", \"provision\"]");
+    let include = "[\"packages\", \"files\", \"users\", \"bedplate\", \"profile\", \"images\"]";
+    std::fs::write(place.path("images/small.toml"), format!("{image}include = {include}\n")).unwrap();
     place.passes(&["lock", "small"]);
     place.passes(&["bundle", "small", "--with-packages", "--output", "b"]);
     let lock = std::fs::read_to_string(place.path("profiles/small.lock")).unwrap();
@@ -253,7 +317,9 @@ fn a_damaged_package_is_fetched_again() {
     std::fs::remove_file(&package).unwrap();
     std::fs::write(&package, content).unwrap();
     // What is damaged is seen before it is used, moved aside and fetched again.
-    place.passes(&["--quiet", "build", "small", "--output", "out"]);
+    let built = place.passes(&["--quiet", "build", "small", "--output", "out", "--keep-tree", "--explain"]);
+    drop(registry);
+    images_are_in(&place, &engine, &built);
     assert_eq!(bedplate::digest::Digest::of(std::fs::read(&package).unwrap()).hex(), digest);
     place.assert_nothing_left();
 }
@@ -276,18 +342,48 @@ fn a_host_that_bedplate_comes_to_later_has_nothing_of_it() {
     let shown = tree.to_str().unwrap();
     place.refuses(&["verify", shown], 2, &["--profile"]);
     assert!(place.passes(&["verify", shown, "--profile", "small"]).contains("no difference"));
+
+    // Stopped while it is written: nothing under its name, nothing in the working directory.
+    let output = ["--quiet", "build", "small", "--again", "--output", "stopped"];
+    let mut child = place.command(&output).stderr(Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
+    while !place.path("stopped/small.record.json").exists() {
+        assert!(child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(120));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!place.path("stopped/small.tar").exists() && !tree.exists());
+    let left: Vec<_> =
+        std::fs::read_dir(place.path("stopped")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["small.record.json"]);
+
+    // Packages and bedplate, with the profile for the first boot to bring.
+    let image = IMAGE
+        .replace("\"tar\", \"oci\"", "\"tar\"")
+        .replace("[\"machine-id\"]", "[\"machine-id\", \"provision\"]");
+    let image = format!("{image}include = [\"packages\", \"bedplate\", \"profile\"]\n");
+    std::fs::write(place.path("images/small.toml"), image).unwrap();
+    place.passes(&["--quiet", "build", "small", "--output", "out", "--keep-tree"]);
+    assert!(!tree.join("etc/sysctl.d/60-inference.conf").exists() && !tree.join("data").exists());
+    assert!(!tree.join("var/lib/bedplate/current").exists());
+    for there in ["usr/local/bin/bedplate", "etc/systemd/system/bedplate-boot.service"] {
+        assert!(tree.join(there).exists(), "{there}");
+    }
+    let unit = std::fs::read_to_string(tree.join("etc/systemd/system/bedplate-first-boot.service")).unwrap();
+    assert!(unit.contains("bedplate provision /var/lib/bedplate/profile.bundle\n"), "{unit}");
+    let bundle = tree.join("var/lib/bedplate/profile.bundle");
+    assert_eq!(std::fs::metadata(&bundle).unwrap().mode() & 0o7777, 0o600);
+    let plan = place.passes(&["provision", bundle.to_str().unwrap(), "--root", shown, "--dry-run"]);
+    assert!(plan.contains("/etc/sysctl.d/60-inference.conf") && plan.contains("/data/minerhome"), "{plan}");
+    assert!(!plan.contains("docker.io"), "packages are there: {plan}");
 }
 
 #[test]
-fn what_is_not_built_yet_is_said() {
+fn what_cannot_be_built_is_said() {
     let place = Place::new();
     place.passes(&["lock", "small"]);
-    std::fs::write(
-        place.path("images/other.toml"),
-        "schema = 1\nprofile = \"small\"\nformats = [\"tar\"]\ninclude = [\"packages\", \"files\"]\n",
-    )
-    .unwrap();
-    place.refuses(&["build", "other"], 2, &["not in this version yet", "`include` without `users`"]);
     place.refuses(&["build", "none"], 2, &["none"]);
     let image = IMAGE.replace("\"tar\", \"oci\"", "\"tar\"");
     std::fs::write(place.path("images/other.toml"), image).unwrap();

@@ -42,6 +42,7 @@ fn tree(dir: &Path) -> Tree {
         ("usr/bin/su", "su", 0o4755),
         ("usr/lib/nvidia.so", "driver", 0o644),
         (long.as_str(), "far", 0o644),
+        ("var/lib/bedplate/store/sha256/ab/abcd", "a layer of a container image", 0o400),
         ("var/lib/dpkg/status", "Package: x\n", 0o644),
     ];
     let mut entries = vec![entry("", Kind::Directory, 0o755)];
@@ -75,6 +76,7 @@ fn owner(path: &str) -> Option<Group> {
         "usr/bin/bedplate" => Some(Group::Agent),
         "usr/bin/dockerd" => Some(Group::Engine),
         "usr/lib/nvidia.so" => Some(Group::Driver),
+        _ if path.ends_with("/abcd") => Some(Group::Images),
         _ if path.starts_with("etc/bedplate") => Some(Group::Configuration),
         _ if path.starts_with("var/lib/dpkg/") || path.starts_with("boot") => None,
         _ => Some(Group::Base),

@@ -10,6 +10,9 @@ use crate::build::tree::{Entry, Kind};
 /// What changes together. Their order is that of the layers, the lowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
+    /// Container images that are baked in, as content. By far the largest: what lies under it costs less when it changes
+    /// than this would.
+    Images,
     /// The distribution: essential and required packages, and every other one that no group below names.
     Base,
     /// The kernel's packages and firmware.
@@ -30,7 +33,8 @@ pub enum Group {
 
 impl Group {
     /// All groups, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::Images,
         Self::Base,
         Self::Kernel,
         Self::Driver,
@@ -44,6 +48,7 @@ impl Group {
     /// Its name, in one word.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Images => "images",
             Self::Base => "base",
             Self::Kernel => "kernel",
             Self::Driver => "driver",

@@ -112,6 +112,11 @@ pub fn write(tree: &Tree, layers: &[Layer], options: &Options, dir: &Path) -> Re
     Ok(Image { name: options.name.clone(), manifest, config, layers: stored })
 }
 
+/// How a layer is stored: what container images are made of is compressed already.
+fn compression(options: &Options, group: Group) -> Compression {
+    if group == Group::Images { Compression::None } else { options.compression }
+}
+
 fn store_layer(tree: &Tree, layer: &Layer, options: &Options, root: &Root) -> Result<Stored> {
     for entry in &layer.entries {
         if entry.path.split('/').any(|part| part.starts_with(WHITEOUT)) {
@@ -127,7 +132,7 @@ fn store_layer(tree: &Tree, layer: &Layer, options: &Options, root: &Root) -> Re
         tree,
         layer.entries.iter().copied(),
         newest,
-        options.compression,
+        compression(options, layer.group),
         options.threads,
         &mut |bytes| pending.put(bytes),
     )
@@ -187,12 +192,12 @@ fn config(options: &Options, created: &str, layers: &[Stored]) -> Value {
 
 /// manifest.md. Each layer says of what group it is, so that one can see what an update moves.
 fn manifest(options: &Options, created: &str, config: Content, layers: &[Stored]) -> Value {
-    let layer_type = match options.compression {
-        Compression::None => "application/vnd.oci.image.layer.v1.tar",
-        Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
-        Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
-    };
     let layer = |layer: &Stored| {
+        let layer_type = match compression(options, layer.group) {
+            Compression::None => "application/vnd.oci.image.layer.v1.tar",
+            Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+        };
         let mut out = descriptor(layer_type, layer.blob);
         out.insert("annotations".to_owned(), json!({ "bedplate.layer": layer.group.name() }));
         out

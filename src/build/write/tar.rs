@@ -22,7 +22,7 @@ use super::{
 use crate::{
     build::tree::{Entry, Kind, Tree},
     error::{Doing, Error, Result},
-    system::files,
+    system::{files, signals},
 };
 
 /// Bytes of a block: headers are one, contents are filled up to whole ones.
@@ -103,6 +103,7 @@ pub fn write<'a, W: Write>(
             return Err(refused(entry, "it is there twice, or out of order"));
         }
         last = Some(&entry.path);
+        signals::refuse_heard()?;
         match &entry.kind {
             Kind::Hard { to } if firsts.get(to.as_str()) != Some(&true) => {
                 return Err(refused(entry, &format!("it is a hard link to `/{to}`, no file before it")));
@@ -153,6 +154,7 @@ fn copy(mut file: File, entry: &Entry, size: u64, buffer: &mut [u8], out: &mut i
             }
             (_, Some(rest)) => left = rest,
         }
+        signals::refuse_heard()?;
         out.write_all(&buffer[..count]).map_err(failed)?;
     }
     let past = usize::try_from(size % BLOCK as u64).unwrap_or(0);

@@ -108,6 +108,13 @@ pub(super) async fn compare(
         second.put_stream(file, Some(package.sha256))?;
     }
     let output = place.join("out");
+    for blob in image.images.blobs() {
+        let (file, _) = image.store.open_entry(&blob.digest)?.ok_or_else(|| {
+            Error::failed(format!("`{}` of a container image is not in the store any more", blob.digest))
+                .hint("run it again: what the store lacks is fetched")
+        })?;
+        second.put_stream(file, Some(blob.digest))?;
+    }
     build(image, second.directory().to_path_buf(), &output, &elsewhere).await?;
     progress.finished(task, None);
     let differs = report.parts.iter().filter(|(_, piece)| {

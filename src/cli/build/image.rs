@@ -29,16 +29,25 @@ use crate::{
     },
     digest::{Digest, Hasher},
     error::{Doing, Error, Result},
-    host::{layout::STATE, provision, secrets::Frame},
+    host::{
+        content::{self, Content},
+        layout::STATE,
+        provision,
+        secrets::Frame,
+    },
     lock::{
         self,
         bundle::{Bundle, Pinned},
     },
-    profile::image_definition::{Format as ImageFormat, Part, RootFileSystem},
+    profile::{
+        GpuAccess,
+        image_definition::{Format as ImageFormat, Part, RootFileSystem},
+    },
     store::Store,
     system::{
         clock::Shifted,
-        files::{self, Root},
+        files::{self, Owner, Root},
+        signals,
     },
     ui::text,
 };
@@ -95,6 +104,8 @@ pub(super) struct Image<'a> {
     pub(super) store: &'a Store,
     /// Digest of all it is made from ([`inputs`]).
     pub(super) inputs: Digest,
+    /// What the container images are made of that are baked in.
+    pub(super) images: Content,
 }
 
 /// The digest of what an image is made from: its definition as parsed, profile, lock and files, and this program, which
@@ -142,9 +153,11 @@ impl Image<'_> {
             let held = provision::hold(tree, "build")?;
             let frame = Frame::default();
             let places = carry::places(context);
-            let whole = definition.include.contains(&Part::Bedplate);
-            let goal = if whole { Goal::Provision } else { Goal::Bare };
-            let run = Run::new(context, tree, (self.bundle, self.pinned), &frame, places, goal)
+            let whole = settings::has_generation(definition);
+            let has = |part: Part| definition.include.contains(&part);
+            let goal = if whole { Goal::Provision } else { Goal::Bare { program: has(Part::Bedplate) } };
+            let pinned = self.baked_in();
+            let run = Run::new(context, tree, (self.bundle, &pinned), &frame, places, goal)
                 .dated(timestamp(built.time));
             let plan = run.plan().await?;
             plan.refuse()?;
@@ -153,6 +166,13 @@ impl Image<'_> {
             if !whole {
                 // The lock that was held lay there.
                 tree.remove_tree(STATE)?;
+                if has(Part::Profile) {
+                    carry::make_state(tree)?;
+                    tree.write(settings::BUNDLE, &self.bundle.to_tar(), 0o600, Owner::ROOT)?;
+                }
+            }
+            if !self.images.is_empty() {
+                content::into_store(&self.images, &carry::store_of_tree(tree)?, progress.as_ref())?;
             }
             work::put(tree, &settings, built.time)?;
             work::put(tree, &[self.record_in_tree(built.time)?], built.time)?;
@@ -163,6 +183,25 @@ impl Image<'_> {
             root::finish(&request, &mut built).await?;
             Ok((built, owned))
         })
+    }
+
+    /// The profile without what the definition leaves out.
+    fn baked_in(&self) -> Pinned {
+        let mut pinned = self.pinned.clone();
+        let include = &self.sources.definition.include;
+        let profile = &mut pinned.profile;
+        if !include.contains(&Part::Files) {
+            profile.files.clear();
+            profile.mounts.clear();
+            profile.kernel.blacklist.clear();
+            profile.kernel.options.clear();
+            profile.container.daemon.clear();
+            profile.container.gpu_access = GpuAccess::None;
+        }
+        if !include.contains(&Part::Users) {
+            profile.users.clear();
+        }
+        pinned
     }
 
     /// An error where profile and definition have a say in the same file.
@@ -286,7 +325,9 @@ impl Image<'_> {
         path: PathBuf,
     ) -> Result<Piece> {
         let times = built.packages.iter().map(|(name, package)| (name.clone(), package.built)).collect();
-        let groups = Groups::of(root, &self.pinned.lock.host_packages(), owned.iter().cloned(), &times)?;
+        let images = self.images.blobs().map(|blob| blob.digest);
+        let groups =
+            Groups::of(root, &self.pinned.lock.host_packages(), owned.iter().cloned(), &times, images)?;
         let layers = layers::split(tree.entries(), &|path| groups.owner(path));
         let options = oci::Options {
             name: self.name(),
@@ -429,7 +470,7 @@ fn layout_digest(path: &Path) -> Option<Digest> {
 /// The digest of a file, and its size in bytes.
 fn digest_of(path: &Path) -> Result<(Digest, u64)> {
     let (file, _) = files::open_input(path)?;
-    Digest::of_reader(file).doing(|| format!("reading `{}`", path.display()))
+    Digest::of_reader(signals::Heard(file)).doing(|| format!("reading `{}`", path.display()))
 }
 
 /// A file that was written, by its content.

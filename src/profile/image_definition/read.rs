@@ -81,15 +81,22 @@ fn read(d: &Decoder<'_>, node: &Node) -> Option<ImageDefinition> {
         None => Some(Network::Dhcp),
     };
     let disk = disk(&mut f, formats.as_ref());
-    parts_needed(d, include.as_ref(), first_boot.as_ref());
+    let read_only = disk.as_ref().is_some_and(|disk| disk.root == RootFileSystem::Erofs);
+    let said = f.get("first-boot").is_some();
+    parts_needed(d, include.as_ref(), first_boot.as_ref(), said);
     if let (Some(steps), Some(formats)) = (&first_boot, &formats) {
-        growing(d, steps, formats, disk.as_ref());
+        first_boot_fits(d, steps, formats, read_only);
     }
-    if let (Some((HostName::MachineId { .. }, place)), Some(steps)) = (&hostname, &first_boot)
-        && !steps.iter().any(|(step, _)| *step == FirstBoot::MachineId)
+    if let (Some(node), Some(steps), false) = (f.get("first-boot"), &first_boot, read_only)
+        && !holds(steps, FirstBoot::MachineId)
     {
-        let message = "the host name is made from the machine id, which `first-boot` does not keep";
-        d.error(place, message, "another at each boot", "add \"machine-id\" to `first-boot`");
+        // machine-id(5): systemd gives a host whose root can be written an id, and keeps it, in any case.
+        let message = "`first-boot` leaves out \"machine-id\", which systemd gives every host in any case";
+        d.error(&node.span, message, "", "add \"machine-id\"");
+    }
+    if let (Some((HostName::MachineId { .. }, place)), true) = (&hostname, read_only) {
+        let message = "the host name is made from the machine id, which a read-only root does not keep";
+        d.error(place, message, "another at each boot", "set `root = \"ext4\"`, or write another policy");
     }
     f.finish(&[
         ("user", "an image has the users of its profile"),
@@ -99,7 +106,13 @@ fn read(d: &Decoder<'_>, node: &Node) -> Option<ImageDefinition> {
         ("run", "an image runs no free commands"),
         ("script", "an image runs no free commands"),
     ]);
-    let default_steps = || BTreeSet::from([FirstBoot::MachineId, FirstBoot::SshHostKeys]);
+    let default_steps = || {
+        if read_only {
+            BTreeSet::new()
+        } else {
+            BTreeSet::from([FirstBoot::MachineId, FirstBoot::SshHostKeys])
+        }
+    };
     let default_parts = || Part::ALL.into_iter().filter(|part| *part != Part::Images).collect();
     Some(ImageDefinition {
         description,
@@ -169,8 +182,13 @@ fn holds<T: PartialEq>(chosen: &Chosen<T>, wanted: T) -> bool {
     chosen.iter().any(|(value, _)| *value == wanted)
 }
 
-/// What carries a profile out on the host needs bedplate and the profile there.
-fn parts_needed(d: &Decoder<'_>, include: Option<&Chosen<Part>>, first_boot: Option<&Chosen<FirstBoot>>) {
+/// What carries a profile out on the host needs bedplate and the profile there. `said`: the steps are written out.
+fn parts_needed(
+    d: &Decoder<'_>,
+    include: Option<&Chosen<Part>>,
+    first_boot: Option<&Chosen<FirstBoot>>,
+    said: bool,
+) {
     // Left out, or wrong already: nothing is missing.
     let Some(include) = include else { return };
     let provision = first_boot.into_iter().flatten().find(|(step, _)| *step == FirstBoot::Provision);
@@ -188,17 +206,35 @@ fn parts_needed(d: &Decoder<'_>, include: Option<&Chosen<Part>>, first_boot: Opt
             }
         }
     }
+    if let Some((_, span)) = images
+        && provision.is_none()
+        && (first_boot.is_some() || !said)
+    {
+        let message = "\"images\" needs the step \"provision\", which brings them into Docker";
+        d.error(span, message, "", "add \"provision\" to `first-boot`, or remove \"images\"");
+    }
+    let profile = include.iter().find(|(part, _)| *part == Part::Profile);
+    if let Some((_, span)) = profile
+        && !holds(include, Part::Bedplate)
+        && provision.is_none()
+        && images.is_none()
+    {
+        let message = "\"profile\" needs \"bedplate\", which `include` leaves out: nothing else reads it";
+        d.error(span, message, "", "add \"bedplate\" to `include`, or remove \"profile\"");
+    }
 }
 
-/// Only a root partition that can be written grows.
-fn growing(d: &Decoder<'_>, steps: &Chosen<FirstBoot>, formats: &Chosen<Format>, disk: Option<&Disk>) {
-    let Some((_, place)) = steps.iter().find(|(step, _)| *step == FirstBoot::GrowRoot) else { return };
-    if !formats.iter().any(|(format, _)| format.is_disk()) {
-        let message = "\"grow-root\" is given, but none of `formats` has a root partition";
-        d.error(place, message, "nothing to grow", "remove it, or add \"disk\" to `formats`");
-    } else if disk.is_some_and(|disk| disk.root == RootFileSystem::Erofs) {
-        let message = "\"grow-root\" is given, but `disk.root` is \"erofs\", which is read-only";
-        d.error(place, message, "cannot grow", "remove it, or set `root = \"ext4\"`");
+/// Every step writes into the root file system, and one needs a partition.
+fn first_boot_fits(d: &Decoder<'_>, steps: &Chosen<FirstBoot>, formats: &Chosen<Format>, read_only: bool) {
+    for (step, place) in steps {
+        if *step == FirstBoot::GrowRoot && !formats.iter().any(|(format, _)| format.is_disk()) {
+            let message = "\"grow-root\" is given, but none of `formats` has a root partition";
+            d.error(place, message, "nothing to grow", "remove it, or add \"disk\" to `formats`");
+        } else if read_only {
+            let message =
+                format!("\"{}\" is given, but `disk.root` is \"erofs\", which is read-only", step.name());
+            d.error(place, message, "nothing is kept", "remove it, or set `root = \"ext4\"`");
+        }
     }
 }
 

@@ -34,12 +34,18 @@ fn the_words_of_an_image_are_read_back() {
     for part in Part::ALL {
         let all: BTreeSet<Part> = [Part::Packages, Part::Bedplate, Part::Profile, part].into();
         let words: Vec<&str> = all.iter().map(|part| part.name()).collect();
-        assert_eq!(image("[\"tar\"]", &format!("include = {words:?}\n")).include, all);
+        let rest = format!("include = {words:?}\nfirst-boot = [\"machine-id\", \"provision\"]\n");
+        assert_eq!(image("[\"tar\"]", &rest).include, all);
     }
     for step in FirstBoot::ALL {
-        let rest = format!("first-boot = [{:?}]\n[disk]\nsize-mib = 4096\n", step.name());
-        assert_eq!(image("[\"disk\"]", &rest).first_boot, BTreeSet::from([step]));
+        let all = BTreeSet::from([FirstBoot::MachineId, step]);
+        let words: Vec<&str> = all.iter().map(|step| step.name()).collect();
+        let rest = format!("first-boot = {words:?}\n[disk]\nsize-mib = 4096\n");
+        assert_eq!(image("[\"disk\"]", &rest).first_boot, all);
     }
+    // What cannot be written has none.
+    let rest = "[disk]\nsize-mib = 4096\nroot = \"erofs\"\n";
+    assert!(image("[\"disk\"]", rest).first_boot.is_empty());
     for (written, wanted) in [
         ("policy = \"dhcp\"", HostName::Dhcp),
         ("policy = \"machine-id\"", HostName::MachineId { prefix: "host".into() }),

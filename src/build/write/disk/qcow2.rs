@@ -13,7 +13,10 @@ use std::{
 use super::sparse::pieces;
 use crate::{
     error::{Doing, Error, Result},
-    system::files::{create_output, open_input},
+    system::{
+        files::{create_output, open_input},
+        signals,
+    },
 };
 
 /// Bits of a cluster's size: QEMU's own choice, 64 KiB.
@@ -63,7 +66,11 @@ pub fn convert(raw: &Path, to: &Path, compression: Compression) -> Result<()> {
         let file = output.file()?;
         file.seek(SeekFrom::Start(CLUSTER)).doing(doing)?;
         let mut writer = Writer::new(file, size, compression);
-        pieces(&from, CLUSTER as usize, |at, content| writer.take(at, content)).doing(doing)?;
+        pieces(&from, CLUSTER as usize, |at, content| {
+            signals::refuse_heard().map_err(std::io::Error::other)?;
+            writer.take(at, content)
+        })
+        .doing(doing)?;
         writer.finish().doing(doing)?;
     }
     output.commit()
