@@ -15,6 +15,8 @@ packages=(
   ovmf fdisk dosfstools mtools erofs-utils
   # another user and another clock for image builds
   uidmap libfaketime
+  # signatures of kernel modules
+  openssl
   # what tests and benchmarks compare with or read with
   jq curl nix-bin hyperfine procps nginx-light
   # lints
