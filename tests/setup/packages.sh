@@ -14,6 +14,7 @@ packages=(
   mmdebstrap debian-archive-keyring gpgv gnupg qemu-system-x86 busybox-static e2fsprogs xz-utils zstd
   ovmf fdisk dosfstools mtools erofs-utils
   # another user and another clock for image builds
+  # another user and another clock for image builds
   uidmap libfaketime
   # signatures of kernel modules
   openssl
