@@ -11,7 +11,9 @@ pub(crate) fn tree(release: &str, include: &[&str], dir: &Path) {
     std::fs::write(dir.join("sources.list"), sources).unwrap();
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--variant=apt", "--mode=root", "--architectures=amd64"]);
-    command.arg(format!("--include={}", include.join(",")));
+    if !include.is_empty() {
+        command.arg(format!("--include={}", include.join(",")));
+    }
     for option in ["path-exclude=/usr/share/doc/*", "path-exclude=/usr/share/locale/*", "force-unsafe-io"] {
         command.arg(format!("--dpkgopt={option}"));
     }
