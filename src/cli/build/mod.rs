@@ -33,13 +33,15 @@ pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
     }
     let output = context.path(&args.output);
     let store = Store::open(&context.store)?;
+    let (inputs, program) = image::inputs(&sources, &bundle)?;
     let image = Image {
         context,
         sources: &sources,
         bundle: &bundle,
         pinned: &pinned,
         store: &store,
-        inputs: image::inputs(&sources, &bundle)?,
+        inputs,
+        program,
     };
     if !args.again && !args.verify_twice && image.is_built(&output) {
         if context.ui.format == Format::Json {
