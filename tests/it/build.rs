@@ -1,6 +1,8 @@
 //! `build` with the machine's real Debian archive: the same bytes under other conditions, a tree that dpkg finds nothing
 //! amiss in, and nothing left behind.
 
+mod failures;
+mod made;
 
 use std::{
     path::{Path, PathBuf},
