@@ -2,6 +2,7 @@
 //! amiss in, and nothing left behind.
 
 mod failures;
+mod golden;
 mod made;
 
 use std::{
