@@ -1,7 +1,8 @@
 //! An image's record: from what it was made, and what its parts are, by digest.
 //!
 //! It stands beside the image as `NAME.record.json`, and in the image's tree at [`IN_TREE`] without the parts that the
-//! tree is in: a file cannot hold its own digest. There is one way to write a record, so that the same build gives the
+//! tree is in, since a file cannot hold its own digest, and without the program that made it: what has no program in it
+//! does not differ by that. There is one way to write a record, so that the same build gives the
 //! same bytes, and nothing else is read as one.
 
 use std::collections::BTreeMap;
@@ -32,10 +33,13 @@ pub struct Record {
     pub definition: Digest,
     /// Digest of the lock's canonical text.
     pub lock: Digest,
-    /// Digest of all it was made from: definition, profile, lock, files, and the program that made it.
+    /// Digest of all it was made from: definition, profile, lock and files, and the program where the image has it.
     pub inputs: Digest,
     /// Version of the bedplate that made it.
     pub tool: String,
+    /// Digest of that program; absent in the tree's own record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Digest>,
     /// The image's time, in seconds since 1970: nothing in it is newer.
     pub time: i64,
     /// The driver modules built for it, by kernel release. They are part of the tree.
@@ -66,6 +70,21 @@ pub struct Parts {
     /// Its OCI image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oci: Option<Oci>,
+    /// What is on its disk, raw or in qcow2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Disk>,
+}
+
+/// What is on a disk. Its partition table is made from the sizes of the partitions and the digest of the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Disk {
+    /// The EFI system partition.
+    pub esp: Part,
+    /// The unified kernel image on it.
+    pub kernel: Part,
+    /// The root partition.
+    pub root: Part,
 }
 
 /// An OCI image (OCI image specification, manifest.md).
@@ -103,9 +122,9 @@ pub fn file_name(image: &str) -> String {
 }
 
 impl Record {
-    /// The same record as the tree holds it: without the parts that the tree is in.
+    /// The same record as the tree holds it: without the program, and the parts that the tree is in.
     pub fn in_tree(&self) -> Self {
-        Self { parts: None, ..self.clone() }
+        Self { program: None, parts: None, ..self.clone() }
     }
 
     /// The record's one text: JSON with its keys in the order of their declaration, names sorted, two blanks a level,
@@ -187,6 +206,7 @@ mod tests {
             lock: Digest::of("lock"),
             inputs: Digest::of("inputs"),
             tool: "0.1.0".to_owned(),
+            program: Some(Digest::of("program")),
             time: 1_763_716_500,
             modules: BTreeMap::from([(
                 "6.12.117+deb13-amd64".to_owned(),
@@ -202,6 +222,7 @@ mod tests {
                     config: part("config"),
                     layers: vec![part("base"), part("top")],
                 }),
+                disk: Some(Disk { esp: part("esp"), kernel: part("kernel"), root: part("root") }),
             }),
         }
     }
@@ -217,7 +238,10 @@ mod tests {
         assert!(text.find("minimal.raw") < text.find("minimal.tar.zst"), "{text}");
         assert_eq!(parse("x", &text).unwrap(), record);
         let inside = record.in_tree().write().unwrap();
-        assert!(!inside.contains("parts") && inside.contains("modules"), "{inside}");
+        assert!(
+            !inside.contains("parts") && !inside.contains("program") && inside.contains("modules"),
+            "{inside}"
+        );
         assert_eq!(parse("x", &inside).unwrap(), record.in_tree());
         assert_eq!(file_name("minimal"), "minimal.record.json");
     }
@@ -276,6 +300,7 @@ mod tests {
                         config: part(2),
                         layers: layers.into_iter().map(part).collect(),
                     }),
+                    disk: None,
                 }),
                 ..example()
             };

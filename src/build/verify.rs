@@ -1,10 +1,12 @@
-//! A root (a directory, or the running host's `/`) held against a lock: its packages, and the content of their files.
+//! A root (a directory, or the running host's `/`) held against a lock: its packages, and the content of their files;
+//! and images as `build` writes them, held against their record ([`image`]).
 //!
 //! What is installed is dpkg's word (dpkg-query(1)); contents are compared with the digests that dpkg keeps of each
 //! package's files (deb-md5sums(5)), as `dpkg --verify` does. What cannot be known is said: [`UNSEEN`] of every root,
 //! [`Class::Unverifiable`] of this one. It never counts as the same.
 
 mod files;
+pub mod image;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,16 +35,20 @@ pub const UNSEEN: [&str; 4] = [
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Report {
-    /// Digest of the lock it was held against.
-    pub lock: Digest,
+    /// Digest of the lock it was held against; absent of an image that says of none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock: Option<Digest>,
+    /// What of an image it was, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<image::About>,
     /// Everything in short.
     pub outcome: Outcome,
     /// How much of each.
     pub counts: Counts,
     /// What was found, by package, then path.
     pub findings: Vec<Finding>,
-    /// What was not looked at, in words: [`UNSEEN`].
-    pub unseen: [&'static str; 4],
+    /// What was not looked at, in words: [`UNSEEN`] of a root.
+    pub unseen: Vec<&'static str>,
 }
 
 /// Everything in short.
@@ -61,6 +67,8 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Counts {
+    /// Parts of an image that were held against its record: files, blobs, partitions.
+    pub parts: usize,
     /// Packages in the lock.
     pub locked: usize,
     /// Packages that are there, whole or in part.
@@ -83,6 +91,9 @@ pub struct Finding {
     pub class: Class,
     /// What it is.
     pub what: What,
+    /// The part of an image: a file, a blob, a partition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     /// The package, `NAME:ARCHITECTURE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
@@ -113,6 +124,22 @@ pub enum Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
+    /// A part of an image is not there.
+    PartMissing,
+    /// A part of an image is not what its record says.
+    Part,
+    /// A part of an image has not the form it was written in.
+    Damaged,
+    /// A part of an image is read no further: its form is none that `build` writes, or it is larger than it may be.
+    Refused,
+    /// Nothing says what a part of an image should be.
+    NoRecord,
+    /// The record in the tree is another image's.
+    OtherRecord,
+    /// It was made from another lock.
+    OtherLock,
+    /// The tree has no dpkg database.
+    NoDatabase,
     /// dpkg was interrupted and has yet to write its database.
     Interrupted,
     /// A locked package is not there.
@@ -145,7 +172,12 @@ impl What {
     /// How it is to be taken.
     pub fn class(self) -> Class {
         match self {
-            Self::Interrupted
+            Self::PartMissing
+            | Self::Part
+            | Self::Damaged
+            | Self::OtherRecord
+            | Self::OtherLock
+            | Self::Interrupted
             | Self::Absent
             | Self::OtherVersion
             | Self::NotConfigured
@@ -154,19 +186,31 @@ impl What {
             | Self::NotAFile
             | Self::Content => Class::Difference,
             Self::Conffile | Self::ConffileMissing => Class::Administrator,
-            Self::NoDigests | Self::NoDigest | Self::Unreadable => Class::Unverifiable,
+            Self::Refused
+            | Self::NoRecord
+            | Self::NoDatabase
+            | Self::NoDigests
+            | Self::NoDigest
+            | Self::Unreadable => Class::Unverifiable,
         }
     }
 
     /// What it is, in words.
     pub fn words(self) -> &'static str {
         match self {
+            Self::PartMissing | Self::Missing => "is missing",
+            Self::Part => "is not what its record says",
+            Self::Damaged => "is damaged",
+            Self::Refused => "cannot be verified",
+            Self::NoRecord => "cannot be verified: no record says what it should be",
+            Self::OtherRecord => "has the record of another image in it",
+            Self::OtherLock => "was made from another lock",
+            Self::NoDatabase => "cannot be verified: its tree has no dpkg database",
             Self::Interrupted => "dpkg was interrupted",
             Self::Absent => "is locked and not there",
             Self::OtherVersion => "is there in another version",
             Self::NotConfigured => "is not configured",
             Self::NotLocked => "is there and not locked",
-            Self::Missing => "is missing",
             Self::NotAFile => "is no regular file",
             Self::Content => "has another content",
             Self::Conffile => "was changed by the administrator",
@@ -183,11 +227,17 @@ impl Finding {
         Self {
             class: what.class(),
             what,
+            part: None,
             package: package.map(|package| key(&package.name, &package.architecture)),
             path: None,
             expected: None,
             found: None,
         }
+    }
+
+    fn of(mut self, part: &str) -> Self {
+        self.part = Some(part.to_owned());
+        self
     }
 
     fn at(mut self, path: &str) -> Self {
@@ -220,9 +270,15 @@ pub fn verify(root: &Root, lock: &Lock, threads: usize) -> Result<Report> {
         return Err(Error::failed(format!("`{}` has no dpkg database", root.path().display()))
             .hint("name the top of a Debian or Ubuntu root tree"));
     };
-    let checked = files::check(root, &installed, threads)?;
+    let checked = files::check(root, root, &installed, threads)?;
     let findings = [packages(lock, &installed), checked.findings].concat();
-    Ok(report(lock, &installed, checked.files, findings))
+    let counts = Counts {
+        locked: lock.host_packages().len(),
+        installed: installed.present().count(),
+        files: checked.files,
+        ..Counts::default()
+    };
+    Ok(report(Some(lock.digest()), None, counts, findings, UNSEEN.to_vec()))
 }
 
 /// What differs between the packages of a lock and those dpkg knows, by name and architecture.
@@ -261,27 +317,32 @@ pub fn packages(lock: &Lock, installed: &Packages) -> Vec<Finding> {
 }
 
 /// Sorts and counts.
-fn report(lock: &Lock, installed: &Packages, files: usize, mut findings: Vec<Finding>) -> Report {
-    findings.sort_by(|a, b| (&a.package, &a.path, a.what).cmp(&(&b.package, &b.path, b.what)));
+fn report(
+    lock: Option<Digest>,
+    image: Option<image::About>,
+    counts: Counts,
+    mut findings: Vec<Finding>,
+    unseen: Vec<&'static str>,
+) -> Report {
+    findings
+        .sort_by(|a, b| (&a.part, &a.package, &a.path, a.what).cmp(&(&b.part, &b.package, &b.path, b.what)));
     let mut by_class: BTreeMap<Class, usize> = BTreeMap::new();
     for finding in &findings {
         *by_class.entry(finding.class).or_default() += 1;
     }
     let count = |class| by_class.get(&class).copied().unwrap_or_default();
     let counts = Counts {
-        locked: lock.host_packages().len(),
-        installed: installed.present().count(),
-        files,
         differences: count(Class::Difference),
         administrator: count(Class::Administrator),
         unverifiable: count(Class::Unverifiable),
+        ..counts
     };
     let outcome = match counts {
         Counts { differences: 1.., .. } => Outcome::Differs,
         Counts { unverifiable: 1.., .. } => Outcome::Unverifiable,
         _ => Outcome::Same,
     };
-    Report { lock: lock.digest(), outcome, counts, findings, unseen: UNSEEN }
+    Report { lock, image, outcome, counts, findings, unseen }
 }
 
 fn key(name: &str, architecture: &str) -> String {

@@ -115,10 +115,11 @@ pub enum Verb {
     /// Keep secrets on this host, encrypted to it
     #[command(subcommand, arg_required_else_help = true)]
     Secret(Secret),
-    /// Compare this host, or a root tree, with its lock
+    /// Compare this host, a root tree or an image with what it was made from
     #[command(
         after_help = "Packages by dpkg's word, files by the digests that packages bring; what cannot be known from them is \
-        said.\n\nExit code 4: something differs. 3: something cannot be verified."
+        said. An image (tar, tar.zst, OCI layout, disk, qcow2) is held against the record beside it, part by part, and where \
+        it differs the path is named.\n\nExit code 4: something differs. 3: something cannot be verified. 2: it is no image."
     )]
     Verify(Verify),
     /// Write profile, lock, deployments and files as one archive
@@ -149,11 +150,11 @@ pub enum Verb {
 /// `verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// Directory of a root tree [default: this host]
-    #[arg(value_name = "TREE")]
+    /// An image that `build` wrote, or the directory of a root tree [default: this host]
+    #[arg(value_name = "IMAGE|TREE")]
     pub what: Option<PathBuf>,
 
-    /// Profile whose lock it is held against [default: the one of the current generation]
+    /// Profile whose lock it is held against [default: the one that it was made from]
     #[arg(long)]
     pub profile: Option<String>,
 }

@@ -1,7 +1,10 @@
 //! `build` with the machine's real Debian archive: the same bytes under other conditions, a tree that dpkg finds nothing
 //! amiss in, and nothing left behind.
 
+mod failures;
+mod golden;
 mod machine;
+mod made;
 mod unprivileged;
 
 use std::{
@@ -90,19 +93,23 @@ impl Place {
         self.path("store/build/tree")
     }
 
-    /// Nothing of a build is mounted or runs any more.
     fn assert_nothing_left(&self) {
-        let ours = self.dir.path().to_str().unwrap();
-        let begun = Instant::now();
-        loop {
-            let left: Vec<PathBuf> = processes_in(&self.tree());
-            let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-            if left.is_empty() && !mounts.contains(ours) {
-                return;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(20), "left: {left:?}, or a mount beneath {ours}");
-            std::thread::sleep(Duration::from_millis(50));
+        assert_nothing_left(self.dir.path(), &self.tree());
+    }
+}
+
+/// Nothing of a build in `place` is mounted or runs any more.
+fn assert_nothing_left(place: &Path, tree: &Path) {
+    let ours = place.to_str().unwrap();
+    let begun = Instant::now();
+    loop {
+        let left: Vec<PathBuf> = processes_in(tree);
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        if left.is_empty() && !mounts.contains(ours) {
+            return;
         }
+        assert!(begun.elapsed() < Duration::from_secs(20), "left: {left:?}, or a mount beneath {ours}");
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -201,7 +208,25 @@ fn an_image_is_the_same_under_other_conditions_and_whole() {
 
     unprivileged::builds_the_same(&place);
 
-    // Held against its lock.
+    // Each form is held against the record beside it, and its tree against its lock.
+    for form in ["small.tar", "small.oci"] {
+        let said = place.passes(&["verify", &format!("out/{form}")]);
+        assert!(said.contains("of the image") && said.contains("no difference"), "{said}");
+    }
+    let archive = std::fs::read(place.path("out/small.tar")).unwrap();
+    let program = std::fs::read(tree.join("usr/bin/env")).unwrap();
+    let at = memchr::memmem::find(&archive, &program).unwrap() + 100;
+    let mut changed = archive.clone();
+    changed[at] ^= 1;
+    std::fs::write(place.path("out/small.tar"), changed).unwrap();
+    let output = place.run(&["verify", "out/small.tar", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(4));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["findings"][1]["path"], "/usr/bin/env", "{report}");
+    assert_eq!((&report["counts"]["differences"], &report["image"]["record"]), (&2.into(), &"beside".into()));
+    std::fs::write(place.path("out/small.tar"), archive).unwrap();
+
+    // The unpacked tree is held against its lock as well.
     let shown = tree.to_str().unwrap();
     assert!(place.passes(&["verify", shown]).contains("no difference"));
     let program = tree.join("usr/bin/env");
@@ -395,7 +420,7 @@ fn what_cannot_be_built_is_said() {
     let nobody = format!("127.0.0.1:{}/a:1", crate::support::free_port());
     place.refuses(&["build", "small", "--push", &nobody], 1, &["refused the connection"]);
     assert!(!place.tree().exists());
-    place.refuses(&["verify", "profiles/small.lock"], 2, &["not in this version yet"]);
+    place.refuses(&["verify", "profiles/small.lock"], 2, &["is no image", "bedplate build"]);
     place.refuses(&["verify", "nowhere"], 2, &["is not there"]);
     place.refuses(&["confine"], 2, &["bedplate build"]);
 }

@@ -34,6 +34,25 @@ pub(super) struct Checked {
     pub(super) files: usize,
 }
 
+/// The files of a root, wherever it lies.
+pub(super) trait Look: Sync {
+    /// What lies at a path; `None`: nothing does.
+    fn kind(&self, path: &str) -> Result<Option<FileKind>>;
+
+    /// The MD5 of a regular file's content; an error is why it cannot be read.
+    fn md5(&self, path: &str, buffer: &mut [u8]) -> Result<Option<String>, String>;
+}
+
+impl Look for Root {
+    fn kind(&self, path: &str) -> Result<Option<FileKind>> {
+        Ok(self.stat(path)?.map(|stat| stat.kind))
+    }
+
+    fn md5(&self, path: &str, buffer: &mut [u8]) -> Result<Option<String>, String> {
+        md5_of(self, path, buffer)
+    }
+}
+
 /// One path of one package.
 struct Job<'p> {
     package: &'p Package,
@@ -49,8 +68,8 @@ struct Expected {
     conffile: bool,
 }
 
-/// Checks every path of every package that is there.
-pub(super) fn check(root: &Root, installed: &Packages, threads: usize) -> Result<Checked> {
+/// Checks every path of every package that is there: `root` has dpkg's database, `files` the files.
+pub(super) fn check(root: &Root, files: &dyn Look, installed: &Packages, threads: usize) -> Result<Checked> {
     let diversions = Diversions::read(root)?;
     let names: BTreeSet<String> = root.list(INFO)?.into_iter().map(|entry| entry.name).collect();
     let mut findings = Vec::new();
@@ -69,7 +88,7 @@ pub(super) fn check(root: &Root, installed: &Packages, threads: usize) -> Result
                     let from = next.fetch_add(BATCH, Ordering::Relaxed);
                     let Some(left) = jobs.get(from..).filter(|left| !left.is_empty()) else { break };
                     for job in &left[..left.len().min(BATCH)] {
-                        look(root, &diversions, job, &mut buffer, &mut own);
+                        look(files, &diversions, job, &mut buffer, &mut own);
                     }
                 }
                 done.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
@@ -175,27 +194,27 @@ fn is_md5(text: &str) -> bool {
 }
 
 /// Looks at one path.
-fn look(root: &Root, diversions: &Diversions, job: &Job<'_>, buffer: &mut [u8], done: &mut Done) {
+fn look(files: &dyn Look, diversions: &Diversions, job: &Job<'_>, buffer: &mut [u8], done: &mut Done) {
     let place = diversions.place(&job.package.name, &job.path);
     let finding = |what| Finding::new(what, Some(job.package)).at(place);
-    let stat = match root.stat(place) {
-        Ok(stat) => stat,
+    let kind = match files.kind(place) {
+        Ok(kind) => kind,
         Err(error) => return done.findings.push(finding(What::Unreadable).found(error.message())),
     };
     let conffile = job.digest.as_ref().is_some_and(|digest| digest.conffile);
-    let Some(stat) = stat else {
+    let Some(kind) = kind else {
         let what = if conffile { What::ConffileMissing } else { What::Missing };
         return done.findings.push(finding(what));
     };
     let Some(Expected { md5, .. }) = &job.digest else {
-        if stat.is_file() {
+        if kind == FileKind::File {
             done.without(1, finding(What::NoDigest));
         }
         return;
     };
-    if !stat.is_file() {
+    if kind != FileKind::File {
         let what = if conffile { What::Conffile } else { What::NotAFile };
-        let kind = match stat.kind {
+        let kind = match kind {
             FileKind::Directory => "a directory",
             FileKind::Link => "a symbolic link",
             FileKind::File | FileKind::Other => "a device, socket or FIFO",
@@ -206,7 +225,7 @@ fn look(root: &Root, diversions: &Diversions, job: &Job<'_>, buffer: &mut [u8], 
         // `newconffile`: the package is not configured yet (dpkg, `NEWCONFFILEFLAG`).
         return done.without(1, finding(What::NoDigest));
     }
-    match md5_of(root, place, buffer) {
+    match files.md5(place, buffer) {
         Ok(Some(found)) => {
             done.files += 1;
             if found != *md5 {
@@ -221,7 +240,7 @@ fn look(root: &Root, diversions: &Diversions, job: &Job<'_>, buffer: &mut [u8], 
 }
 
 /// The MD5 of a file's content; an error is why it cannot be read.
-fn md5_of(root: &Root, path: &str, buffer: &mut [u8]) -> std::result::Result<Option<String>, String> {
+fn md5_of(root: &Root, path: &str, buffer: &mut [u8]) -> Result<Option<String>, String> {
     let Some((mut file, _)) = root.open_file(path).map_err(|error| error.message().to_owned())? else {
         return Ok(None);
     };

@@ -24,7 +24,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Annotations of the specification (annotations.md).
 const CREATED: &str = "org.opencontainers.image.created";
-const NAME: &str = "org.opencontainers.image.ref.name";
+pub(in crate::build) const NAME: &str = "org.opencontainers.image.ref.name";
 /// The file by which a layout is known.
 const SIGN: &str = "oci-layout";
 /// The directory of all blobs.
@@ -106,8 +106,8 @@ pub fn write(tree: &Tree, layers: &[Layer], options: &Options, dir: &Path) -> Re
         layers.iter().map(|layer| store_layer(tree, layer, options, root)).collect::<Result<_>>()?;
     let config = store(root, &config(options, &created, &stored))?;
     let manifest = store(root, &manifest(options, &created, config, &stored))?;
-    put(root, "/index.json", &index(options, manifest))?;
-    put(root, "/oci-layout", &json!({ "imageLayoutVersion": "1.0.0" }))?;
+    put(root, "/index.json", &index_text(&options.name, &options.architecture, manifest))?;
+    put(root, "/oci-layout", &sign_text())?;
     output.commit()?;
     Ok(Image { name: options.name.clone(), manifest, config, layers: stored })
 }
@@ -213,23 +213,29 @@ fn manifest(options: &Options, created: &str, config: Content, layers: &[Stored]
     })
 }
 
-/// image-index.md.
-fn index(options: &Options, manifest: Content) -> Value {
+/// The index of a layout that has one image (image-index.md).
+pub(in crate::build) fn index_text(name: &str, architecture: &str, manifest: Content) -> String {
     let mut image = descriptor(MANIFEST, manifest);
-    image.insert("platform".to_owned(), json!({ "architecture": options.architecture, "os": "linux" }));
-    image.insert("annotations".to_owned(), json!({ NAME: options.name }));
-    json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [image] })
+    image.insert("platform".to_owned(), json!({ "architecture": architecture, "os": "linux" }));
+    image.insert("annotations".to_owned(), json!({ NAME: name }));
+    json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [image] }).to_string()
+}
+
+/// The file by which a layout is known (image-layout.md, "oci-layout file").
+pub(in crate::build) fn sign_text() -> String {
+    json!({ "imageLayoutVersion": "1.0.0" }).to_string()
 }
 
 /// Stores a document under its digest.
 fn store(root: &Root, document: &Value) -> Result<Content> {
-    let content = Content::of(document.to_string().as_bytes());
-    put(root, &path(content), document)?;
+    let text = document.to_string();
+    let content = Content::of(text.as_bytes());
+    put(root, &path(content), &text)?;
     Ok(content)
 }
 
-fn put(root: &Root, path: &str, document: &Value) -> Result<()> {
-    root.write(path, document.to_string().as_bytes(), 0o644, Owner::current())
+fn put(root: &Root, path: &str, text: &str) -> Result<()> {
+    root.write(path, text.as_bytes(), 0o644, Owner::current())
 }
 
 fn path(content: Content) -> String {

@@ -83,6 +83,8 @@ pub(super) struct Piece {
     pub(super) layers: Vec<(&'static str, Digest, u64)>,
     #[serde(skip)]
     layout: Option<record::Oci>,
+    #[serde(skip)]
+    disk: Option<record::Disk>,
 }
 
 impl Piece {
@@ -106,19 +108,25 @@ pub(super) struct Image<'a> {
     pub(super) inputs: Digest,
     /// What the container images are made of that are baked in.
     pub(super) images: Content,
+    /// Digest of this program.
+    pub(super) program: Digest,
 }
 
-/// The digest of what an image is made from: its definition as parsed, profile, lock and files, and this program, which
-/// is in the image.
+/// The digest of what an image is made from, and that of this program. The first is of the definition as parsed, profile,
+/// lock and files; of the program only where that is in the image, so that another build of the same bedplate gives the same
+/// bytes.
 ///
 /// # Errors
 /// This program cannot be read.
-pub(super) fn inputs(sources: &ImageSources, bundle: &Bundle) -> Result<Digest> {
+pub(super) fn inputs(sources: &ImageSources, bundle: &Bundle) -> Result<(Digest, Digest)> {
+    let program = digest_of(&root::this_program()?)?.0;
     let mut hasher = Hasher::new();
     hasher.update(lock::image_definition_digest(&sources.definition).as_bytes());
     hasher.update(bundle.digest().as_bytes());
-    hasher.update(digest_of(&root::this_program()?)?.0.as_bytes());
-    Ok(hasher.finish())
+    if sources.definition.include.contains(&Part::Bedplate) {
+        hasher.update(program.as_bytes());
+    }
+    Ok((hasher.finish(), program))
 }
 
 impl Image<'_> {
@@ -229,7 +237,7 @@ impl Image<'_> {
     ) -> Result<Report> {
         let name = self.name();
         // Until all is written, no record says that it is there.
-        files::write_output(&output.join(record::file_name(&name)), b"", 0o644)?;
+        Root::open(output)?.remove_file(&format!("/{}", record::file_name(&name)))?;
         let begun = Instant::now();
         let tree = Tree::read(Root::open(root.path())?)?;
         built.spent.push(("look at the tree".to_owned(), begun.elapsed()));
@@ -254,13 +262,15 @@ impl Image<'_> {
         }
         if self.sources.definition.formats.contains(&ImageFormat::Qcow2) {
             let begun = Instant::now();
-            let raw = match parts.get(ImageFormat::Disk.name()) {
-                Some(piece) => piece.path.clone(),
-                None => self.disk(&tree, &built, work, work.scratch().join("disk"))?.path,
+            let (raw, disk) = if let Some(piece) = parts.get(ImageFormat::Disk.name()) {
+                (piece.path.clone(), piece.disk)
+            } else {
+                let piece = self.disk(&tree, &built, work, work.scratch().join("disk"))?;
+                (piece.path, piece.disk)
             };
             let path = output.join(format!("{name}.qcow2"));
             disk::qcow2::convert(&raw, &path, disk::qcow2::Compression::Zstd)?;
-            parts.insert("qcow2".to_owned(), of_file(path)?);
+            parts.insert("qcow2".to_owned(), Piece { disk, ..of_file(path)? });
             built.spent.push(("write qcow2".to_owned(), begun.elapsed()));
         }
         files::write_output(&output.join(sbom::file_name(&name)), &self.sbom(root, built.time)?, 0o644)?;
@@ -307,8 +317,10 @@ impl Image<'_> {
             ids,
             time: built.time,
         };
-        self.context.run(disk::write_raw(&disk, &path, work.scratch()))?;
-        of_file(path)
+        let written = self.context.run(disk::write_raw(&disk, &path, work.scratch()))?;
+        let part = |content: Written| record::Part { digest: content.digest, size: content.size };
+        let (esp, kernel, root) = (part(written.esp), part(written.uki), part(written.root));
+        Ok(Piece { disk: Some(record::Disk { esp, kernel, root }), ..file(path, written.disk) })
     }
 
     /// Identifiers of partitions and file systems: the lock's.
@@ -351,7 +363,7 @@ impl Image<'_> {
             config: part(image.config),
             layers: image.layers.iter().map(|layer| part(layer.blob)).collect(),
         };
-        Ok(Piece { path, digest: image.manifest.digest, bytes, layers, layout: Some(layout) })
+        Ok(Piece { path, digest: image.manifest.digest, bytes, layers, layout: Some(layout), disk: None })
     }
 
     /// Whether the image is in `output` already, made from the same: its record says so, each part is there in its size,
@@ -359,7 +371,8 @@ impl Image<'_> {
     pub(super) fn is_built(&self, output: &Path) -> bool {
         let path = output.join(record::file_name(&self.name()));
         let Ok(text) = files::read_text(&path, record::MAX_SIZE) else { return false };
-        let Ok(Record { inputs, parts: Some(parts), .. }) = record::parse(&path.to_string_lossy(), &text)
+        let Ok(Record { inputs, program, parts: Some(parts), .. }) =
+            record::parse(&path.to_string_lossy(), &text)
         else {
             return false;
         };
@@ -379,7 +392,8 @@ impl Image<'_> {
                 && blobs.all(|part| in_place(&blob(part), part.size))
         });
         let sbom = modified(&output.join(sbom::file_name(&self.name()))).is_some_and(|time| time <= made);
-        inputs == self.inputs && count == formats.len() && layout && sbom && parts.files.iter().all(whole)
+        let made_of_this = inputs == self.inputs && program == Some(self.program);
+        made_of_this && count == formats.len() && layout && sbom && parts.files.iter().all(whole)
     }
 
     /// Where its image layout is written.
@@ -390,7 +404,7 @@ impl Image<'_> {
     /// What the image was made from, and its parts.
     fn record(&self, time: i64, parts: &BTreeMap<String, Piece>) -> Record {
         let part = |piece: &Piece| record::Part { digest: piece.digest, size: piece.bytes };
-        let file = |piece: &Piece| Some(piece.path.file_name()?.to_string_lossy().into_owned());
+        let name = |piece: &Piece| Some(piece.path.file_name()?.to_string_lossy().into_owned());
         let files = parts.values().filter(|piece| piece.layers.is_empty());
         let layout = parts.values().find_map(|piece| piece.layout.clone());
         Record {
@@ -400,11 +414,13 @@ impl Image<'_> {
             lock: self.pinned.lock_digest,
             inputs: self.inputs,
             tool: env!("CARGO_PKG_VERSION").to_owned(),
+            program: Some(self.program),
             time,
             modules: BTreeMap::new(),
             parts: Some(record::Parts {
-                files: files.filter_map(|piece| Some((file(piece)?, part(piece)))).collect(),
+                files: files.filter_map(|piece| Some((name(piece)?, part(piece)))).collect(),
                 oci: layout,
+                disk: parts.values().find_map(|piece| piece.disk),
             }),
         }
     }
@@ -440,8 +456,8 @@ fn timestamp(seconds: i64) -> jiff::Timestamp {
 }
 
 fn archive(tree: &Tree, path: PathBuf, compression: Compression) -> Result<Piece> {
-    let Written { digest, size } = tar::save(tree, &path, compression, threads())?.stored;
-    Ok(Piece { path, digest, bytes: size, layers: Vec::new(), layout: None })
+    let stored = tar::save(tree, &path, compression, threads())?.stored;
+    Ok(file(path, stored))
 }
 
 /// Every path of a tree, from `/` on.
@@ -475,6 +491,10 @@ fn digest_of(path: &Path) -> Result<(Digest, u64)> {
 
 /// A file that was written, by its content.
 fn of_file(path: PathBuf) -> Result<Piece> {
-    let (digest, bytes) = digest_of(&path)?;
-    Ok(Piece { path, digest, bytes, layers: Vec::new(), layout: None })
+    let (digest, size) = digest_of(&path)?;
+    Ok(file(path, Written { digest, size }))
+}
+
+fn file(path: PathBuf, Written { digest, size }: Written) -> Piece {
+    Piece { path, digest, bytes: size, layers: Vec::new(), layout: None, disk: None }
 }

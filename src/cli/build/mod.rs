@@ -40,13 +40,15 @@ pub fn run(context: &Context, args: &args::Build) -> Result<u8> {
     }
     let output = context.path(&args.output);
     let store = Store::open(&context.store)?;
+    let (inputs, program) = image::inputs(&sources, &bundle)?;
     let mut image = Image {
         context,
         sources: &sources,
         bundle: &bundle,
         pinned: &pinned,
         store: &store,
-        inputs: image::inputs(&sources, &bundle)?,
+        inputs,
+        program,
         images: Content::default(),
     };
     let layout = image.layout_in(&output);

@@ -52,8 +52,12 @@ fn kernel(version: &str) -> Vec<Package> {
 
 /// What stands for Debian's archive, with these packages besides.
 fn debian(keys: &Keys, main: Vec<Package>, security: Vec<Package>) -> (Archive, Archive) {
-    let all = |packages: Vec<Package>| [base(), packages].concat();
-    let (main, none) = (all(main), Vec::new());
+    trixie(keys, &[base(), main].concat(), &security)
+}
+
+/// Debian's archive and that of its security updates, of these packages alone.
+pub(crate) fn trixie(keys: &Keys, main: &[Package], security: &[Package]) -> (Archive, Archive) {
+    let none = Vec::new();
     let components = |first: &'_ [Package]| -> Vec<(&'static str, Vec<Package>)> {
         let mut list = vec![("main", first.to_vec())];
         list.extend(["contrib", "non-free", "non-free-firmware"].map(|name| (name, Vec::new())));
@@ -66,9 +70,9 @@ fn debian(keys: &Keys, main: Vec<Package>, security: Vec<Package>) -> (Archive, 
         archive.suite(&Release { codename: "trixie", ..Release::new(name, BY) }, &components, keys);
     };
     let (mut debian, mut updates) = (Archive::default(), Archive::default());
-    suite(&mut debian, "trixie", &main);
+    suite(&mut debian, "trixie", main);
     suite(&mut debian, "trixie-updates", &none);
-    suite(&mut updates, "trixie-security", &security);
+    suite(&mut updates, "trixie-security", security);
     (debian, updates)
 }
 

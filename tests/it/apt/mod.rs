@@ -3,15 +3,15 @@
 //! One made archive stands for Ubuntu's, a flat one for a vendor's. What the real apt makes of the same archives is
 //! asked too, so that a mistake in their making does not pass for a refusal.
 
-mod archive;
+pub(crate) mod archive;
 mod carrying;
-mod fixtures;
-mod keys;
+pub(crate) mod fixtures;
+pub(crate) mod keys;
 mod library;
-mod locking;
+pub(crate) mod locking;
 mod modules;
 pub(crate) mod oracle;
 pub(crate) mod package;
 mod reading;
 mod refusals;
-mod server;
+pub(crate) mod server;

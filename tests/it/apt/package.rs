@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 
 use bedplate::digest::Digest;
+use md5::{Digest as _, Md5};
 
 /// How the members of a package are compressed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -10,6 +11,8 @@ pub(crate) enum Packing {
     Gzip,
     Xz,
     Zstd,
+    /// Not at all: its bytes depend on no library.
+    None,
 }
 
 /// A package to be made.
@@ -112,6 +115,38 @@ impl Package {
         self
     }
 
+    /// A program, 0755.
+    pub(crate) fn program(mut self, path: &str, contents: &[u8]) -> Self {
+        self.entries.push(Entry { mode: 0o755, ..Entry::new(b'0', path, "", contents) });
+        self
+    }
+
+    /// With the digests of its files, as they are now (deb-md5sums(5)).
+    pub(crate) fn with_sums(self) -> Self {
+        let files = self.entries.iter().filter(|entry| entry.kind == b'0');
+        let line = |entry: &Entry| {
+            format!(
+                "{}  {}\n",
+                hex::encode(Md5::digest(&entry.contents)),
+                entry.path.trim_start_matches("./")
+            )
+        };
+        let sums: String = files.map(line).collect();
+        self.script("md5sums", &sums)
+    }
+
+    /// A directory, and all above it that are not there yet.
+    pub(crate) fn directory(mut self, path: &str) -> Self {
+        let mut above = "./".to_owned();
+        for part in path.trim_start_matches("./").split('/').filter(|part| !part.is_empty()) {
+            above += &format!("{part}/");
+            if !self.entries.iter().any(|entry| entry.path == above) {
+                self.entries.push(Entry::new(b'5', &above, "", b""));
+            }
+        }
+        self
+    }
+
     pub(crate) fn script(mut self, name: &str, text: &str) -> Self {
         self.scripts.push((name.to_owned(), text.to_owned()));
         self
@@ -160,14 +195,15 @@ impl Package {
             entry.write(&mut data);
         }
         let end = match self.packing {
-            Packing::Gzip => "gz",
-            Packing::Xz => "xz",
-            Packing::Zstd => "zst",
+            Packing::Gzip => ".gz",
+            Packing::Xz => ".xz",
+            Packing::Zstd => ".zst",
+            Packing::None => "",
         };
         ar(&[
             ("debian-binary", b"2.0\n"),
-            (&format!("control.tar.{end}"), &self.packing.pack(&ended(control))),
-            (&format!("data.tar.{end}"), &self.packing.pack(&ended(data))),
+            (&format!("control.tar{end}"), &self.packing.pack(&ended(control))),
+            (&format!("data.tar{end}"), &self.packing.pack(&ended(data))),
         ])
     }
 
@@ -206,6 +242,7 @@ impl Packing {
             Self::Gzip => gzip(bytes),
             Self::Xz => xz(bytes),
             Self::Zstd => zstd(bytes),
+            Self::None => bytes.to_vec(),
         }
     }
 }

@@ -5,10 +5,10 @@ use std::{fs, io::Write, path::PathBuf, process::Command};
 use super::{Place, tree::tree};
 
 /// A mounted file system that holds `kilobytes`; unmounted with this value.
-struct Small(PathBuf);
+pub(crate) struct Small(PathBuf);
 
 impl Small {
-    fn mount(at: PathBuf, kilobytes: u32) -> Self {
+    pub(crate) fn mount(at: PathBuf, kilobytes: u32) -> Self {
         fs::create_dir_all(&at).unwrap();
         let size = format!("size={kilobytes}k");
         let done =

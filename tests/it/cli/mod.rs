@@ -3,7 +3,7 @@
 mod bundles;
 mod carrying;
 mod configuration;
-mod disk;
+pub(crate) mod disk;
 mod good;
 mod host;
 mod init;

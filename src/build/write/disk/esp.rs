@@ -11,6 +11,7 @@ use super::{
     uki::{Parts, Uki},
 };
 use crate::{
+    build::write::Content,
     digest::Digest,
     error::{Error, Result},
 };
@@ -31,12 +32,12 @@ pub struct Boot<'a> {
     pub parts: Parts<'a>,
 }
 
-/// Writes the partition into `disk`, `size` bytes from `start` on, which are zeros. Gives the unified kernel image's
-/// digest.
+/// Writes the partition into `disk`, `size` bytes from `start` on, which are zeros. Gives the unified kernel
+/// image's digest and size.
 ///
 /// # Errors
 /// It is too small, the stub or the name is not usable, or the file cannot be written.
-pub(super) fn write(disk: &File, (start, size): (u64, u64), volume: u32, boot: &Boot) -> Result<Digest> {
+pub(super) fn write(disk: &File, (start, size): (u64, u64), volume: u32, boot: &Boot) -> Result<Content> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '+' | '-');
     if boot.name.is_empty() || boot.name.len() > 200 || !boot.name.chars().all(plain) {
         return Err(Error::usage(format!("`{}` is no name of a boot entry", boot.name.escape_debug()))
@@ -47,7 +48,7 @@ pub(super) fn write(disk: &File, (start, size): (u64, u64), volume: u32, boot: &
     let root = content(boot, &uki, &mut digest);
     let written = fat::write(&mut Window::new(disk, start, size), size, volume, *b"EFI        ", root);
     match (written, digest) {
-        (Ok(()), Some(digest)) => Ok(digest),
+        (Ok(()), Some(digest)) => Ok(Content { digest, size: uki.size() }),
         (Err(error), _) if error.kind() == io::ErrorKind::StorageFull => {
             let needs = (uki.size() + 2 * boot.loader.len() as u64).div_ceil(1 << 20) + 2;
             Err(Error::usage(format!(

@@ -11,9 +11,9 @@ use super::{
 use crate::error::{Doing, Error, Result};
 
 /// Bytes of a sector.
-pub(super) const SECTOR: u64 = 512;
+pub(in crate::build) const SECTOR: u64 = 512;
 /// Bytes of a mebibyte, to multiples of which partitions are aligned.
-pub(super) const MIB: u64 = 1 << 20;
+pub(in crate::build) const MIB: u64 = 1 << 20;
 /// Smallest root partition in MiB.
 const MINIMUM_ROOT_MIB: u64 = 16;
 /// Largest disk in MiB, 16 TiB: as much as an ext4 of ordinary size has, and a file on one.
@@ -76,7 +76,7 @@ impl Layout {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(super) fn write(&self, mut disk: &File, ids: &Ids, read_only: bool) -> Result<()> {
+    pub(in crate::build) fn write(&self, mut disk: &File, ids: &Ids, read_only: bool) -> Result<()> {
         let doing = || "writing the partition table";
         let mut gpt = GPT::new_from(&mut disk, SECTOR, ids.disk.guid()).doing(doing)?;
         gpt.align = MIB / SECTOR;
@@ -124,6 +124,15 @@ mod tests {
         let disk = tempfile::tempfile().unwrap();
         disk.set_len(layout.size).unwrap();
         layout.write(&disk, &ids, false).unwrap();
+        // Frozen, with the one before the end: a change of it changes every disk.
+        let mut table = vec![0; 2 * MIB as usize];
+        let (first, last) = table.split_at_mut(MIB as usize);
+        std::os::unix::fs::FileExt::read_exact_at(&disk, first, 0).unwrap();
+        std::os::unix::fs::FileExt::read_exact_at(&disk, last, layout.size - MIB).unwrap();
+        assert_eq!(
+            Digest::of(table).hex(),
+            "7ae009de64ed88cf8a278f1436b75d2b25ff46ee8e701b20d52c967c9ef52224"
+        );
         for backup in [false, true] {
             if backup {
                 std::os::unix::fs::FileExt::write_all_at(&disk, &[0; 512], 512).unwrap();

@@ -17,21 +17,21 @@ mod esp;
 mod ext4;
 mod fat;
 pub mod ids;
-mod layout;
+pub(in crate::build) mod layout;
 pub mod qcow2;
 mod sparse;
 pub mod tools;
 pub mod uki;
 
-use std::path::Path;
+use std::{fs::File, io, path::Path};
 
 pub use self::{
     esp::Boot,
     layout::{Layout, Sizes},
 };
-use self::{ids::Ids, tools::Tools};
+use self::{ids::Ids, sparse::Window, tools::Tools};
 use crate::{
-    build::tree::Tree,
+    build::{tree::Tree, write::Content},
     digest::Digest,
     error::{Doing, Result},
     system::files::create_output,
@@ -70,7 +70,13 @@ pub struct Disk<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
     /// The unified kernel image.
-    pub uki: Digest,
+    pub uki: Content,
+    /// The whole disk.
+    pub disk: Content,
+    /// The EFI system partition.
+    pub esp: Content,
+    /// The root partition.
+    pub root: Content,
     /// Where everything lies.
     pub layout: Layout,
 }
@@ -114,8 +120,25 @@ pub async fn write_raw(disk: &Disk<'_>, to: &Path, scratch: &Path) -> Result<Wri
         FileSystem::Ext4 => ext4::write(file, layout.root, disk, scratch.path()).await?,
         FileSystem::Erofs => erofs::write(file, layout.root, disk, scratch.path()).await?,
     }
+    let [disk, esp, root] = contents(file, [(0, layout.size), layout.esp, layout.root])
+        .doing(|| format!("reading `{}`", to.display()))?;
     output.commit()?;
-    Ok(Written { uki, layout })
+    Ok(Written { uki, disk, esp, root, layout })
+}
+
+/// What some ranges of a file hold (where each begins, and its size), all at once.
+fn contents<const N: usize>(file: &File, ranges: [(u64, u64); N]) -> io::Result<[Content; N]> {
+    let read = |(start, size)| {
+        Digest::of_reader(Window::new(file, start, size)).map(|(digest, size)| Content { digest, size })
+    };
+    std::thread::scope(|scope| {
+        let running = ranges.map(|range| scope.spawn(move || read(range)));
+        let mut all = [Content::of(b""); N];
+        for (content, thread) in all.iter_mut().zip(running) {
+            *content = thread.join().map_err(|_| io::Error::other("a thread that reads failed"))??;
+        }
+        Ok(all)
+    })
 }
 
 #[cfg(test)]

@@ -273,4 +273,4 @@ fn round_up(size: usize, alignment: usize) -> Result<usize> {
 
 #[cfg(test)]
 #[path = "uki_tests.rs"]
-pub(super) mod tests;
+pub(in crate::build) mod tests;

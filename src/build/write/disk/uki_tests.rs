@@ -1,7 +1,7 @@
 use super::*;
 
 /// A small stub: headers of 0x400 bytes, two sections.
-pub(in super::super) fn stub() -> Vec<u8> {
+pub(in crate::build) fn stub() -> Vec<u8> {
     let mut bytes = vec![0; 0x800];
     bytes[..2].copy_from_slice(b"MZ");
     bytes[0x3c] = 0x80;
