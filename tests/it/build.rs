@@ -196,9 +196,13 @@ fn an_image_is_the_same_under_other_conditions_and_whole() {
 }
 
 #[test]
-fn a_damaged_package_is_fetched_again() {
+fn a_host_that_bedplate_comes_to_later_has_nothing_of_it_and_a_damaged_package_is_fetched_again() {
     let place = Place::new();
+    let image = IMAGE.replace("\"tar\", \"oci\"", "\"tar\"");
+    let image = format!("{image}include = [\"packages\", \"files\", \"users\"]\n");
+    std::fs::write(place.path("images/small.toml"), image).unwrap();
     place.passes(&["lock", "small"]);
+    // A package that is damaged in the store.
     place.passes(&["bundle", "small", "--with-packages", "--output", "b"]);
     let lock = std::fs::read_to_string(place.path("profiles/small.lock")).unwrap();
     let (_, after) = lock.split_once("name = \"tzdata\"\n").expect("tzdata is in the lock");
@@ -210,20 +214,11 @@ fn a_damaged_package_is_fetched_again() {
     content[at] ^= 1;
     std::fs::remove_file(&package).unwrap();
     std::fs::write(&package, content).unwrap();
-    // What is damaged is seen before it is used, moved aside and fetched again.
-    place.passes(&["--quiet", "build", "small", "--output", "out"]);
-    assert_eq!(bedplate::digest::Digest::of(std::fs::read(&package).unwrap()).hex(), digest);
-    place.assert_nothing_left();
-}
-
-#[test]
-fn a_host_that_bedplate_comes_to_later_has_nothing_of_it() {
-    let place = Place::new();
-    let image = IMAGE.replace("\"tar\", \"oci\"", "\"tar\"");
-    let image = format!("{image}include = [\"packages\", \"files\", \"users\"]\n");
-    std::fs::write(place.path("images/small.toml"), image).unwrap();
-    place.passes(&["lock", "small"]);
     place.passes(&["--quiet", "build", "small", "--output", "out", "--keep-tree"]);
+    place.assert_nothing_left();
+    // It is seen before it is used, moved aside and fetched again.
+    assert_eq!(bedplate::digest::Digest::of(std::fs::read(&package).unwrap()).hex(), digest);
+
     let tree = place.tree();
     assert!(tree.join("etc/sysctl.d/60-inference.conf").exists() && tree.join("data/minerhome").is_dir());
     for own in ["var/lib/bedplate", "usr/local/bin/bedplate", "etc/systemd/system/bedplate-boot.service"] {
