@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     host::facts::{CdiSpec, Docker, Engine, Facts},
-    profile::GpuAccess,
+    profile::{ContainerEngine, GpuAccess},
 };
 
 /// The first release that takes CDI devices (Docker Engine 25.0 release notes).
@@ -38,6 +38,9 @@ fn newer_comes(subject: &Subject<'_>) -> String {
 }
 
 pub(super) fn daemon(subject: &Subject<'_>, facts: &Facts) -> Verdict {
+    if subject.profile.container.engine == ContainerEngine::None {
+        return Verdict::not_applicable("the profile asks for no container engine");
+    }
     let engine =
         match facts.docker.as_result() {
             Ok(Docker::Answers(engine)) => engine,

@@ -15,7 +15,7 @@ use crate::{
     host::{layout, secrets::SecretValues},
     lock::bundle::{Bundle, Pinned},
     plan::{self, Plan, Record, Step},
-    profile::{DriverFlavor, FileContent, GpuAccess},
+    profile::{ContainerEngine, DriverFlavor, FileContent, GpuAccess},
     progress::{Event, Progress, Unit},
     system::{
         clock,
@@ -267,6 +267,10 @@ fn realised(context: &Context, record: &Record, generation: u64) -> serde_json::
         DriverFlavor::Proprietary => "proprietary",
         DriverFlavor::None => "none",
     };
+    let engine = match profile.container.engine {
+        ContainerEngine::Docker => "docker",
+        ContainerEngine::None => "none",
+    };
     let access = match profile.container.gpu_access {
         GpuAccess::Cdi => "cdi",
         GpuAccess::NvidiaRuntime => "nvidia-runtime",
@@ -293,7 +297,7 @@ fn realised(context: &Context, record: &Record, generation: u64) -> serde_json::
         "profile": context.pinned.name,
         "distribution": {"id": profile.host.distribution.id(), "release": profile.host.release},
         "driver": {"flavor": flavor, "version": profile.driver.version},
-        "container": {"engine": "docker", "gpu-access": access},
+        "container": {"engine": engine, "gpu-access": access},
         "packages": packages,
         "kernel": {"package": profile.kernel.package, "parameters": profile.kernel.parameters},
         "mounts": mounts,

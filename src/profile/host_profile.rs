@@ -68,6 +68,7 @@ fn read(d: &Decoder<'_>, node: &Node) -> Option<Profile> {
     host_rules::twice(d, "user", &user_places);
     if let (Some(driver), Some(container)) = (&driver, &container) {
         host_rules::gpu_access(d, node, driver, container, gpu.as_ref());
+        host_rules::engine(d, node, container);
     }
     f.finish(&[]);
     Some(Profile {
@@ -432,8 +433,9 @@ fn container(f: &mut Fields<'_, '_>) -> Option<Container> {
         f.missing("container", "[container]` with `gpu-access = \"cdi\"` or `gpu-access = \"none\"");
         return None;
     };
+    let engines = [("docker", ContainerEngine::Docker), ("none", ContainerEngine::None)];
     let engine = match f.get("engine") {
-        Some(node) => f.d.choice(node, "container.engine", &[("docker", ContainerEngine::Docker)]),
+        Some(node) => f.d.choice(node, "container.engine", &engines),
         None => Some(ContainerEngine::Docker),
     };
     let access =

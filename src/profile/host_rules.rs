@@ -1,7 +1,7 @@
 //! Rules of a profile that look at more than one value, and those about secrets.
 
 use super::{
-    Checks, Container, Driver, DriverFlavor, Gpu, GpuAccess, SecretSource,
+    Checks, Container, ContainerEngine, Driver, DriverFlavor, Gpu, GpuAccess, SecretSource,
     decode::{Decoder, Fields},
     forms,
     host_profile::Placed,
@@ -254,6 +254,31 @@ pub(crate) fn gpu_access(
     {
         let hint = "remove `[gpu]`, or set `flavor = \"open\"` with a version";
         d.error(&node.span, "`[gpu]` is given, but `driver.flavor` is \"none\"", "no driver", hint);
+    }
+}
+
+/// Without a container engine nothing can be asked of one.
+pub(crate) fn engine(d: &Decoder<'_>, root: &Node, container: &Container) {
+    if container.engine != ContainerEngine::None {
+        return;
+    }
+    let asked: [(&[&str], &str); 4] = [
+        (&["container", "daemon"], "`[container.daemon]`"),
+        (&["images"], "`[images]`"),
+        (&["deploy", "deployments"], "`deploy.deployments`"),
+        (&["container", "gpu-access"], "`container.gpu-access`"),
+    ];
+    for (path, what) in asked {
+        let Some(node) = find(root, path) else { continue };
+        let nothing = match &node.value {
+            Value::Table(entries) => entries.is_empty(),
+            Value::List(items) => items.is_empty(),
+            Value::Scalar { .. } => container.gpu_access == GpuAccess::None,
+        };
+        if !nothing {
+            let message = format!("{what} is given, but `container.engine` is \"none\"");
+            d.error(&node.span, message, "no engine", "remove it, or set `engine = \"docker\"`");
+        }
     }
 }
 

@@ -222,7 +222,7 @@ pub enum DriverFlavor {
 /// `[container]`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Container {
-    /// The container engine; Docker is the only one.
+    /// The container engine.
     pub engine: ContainerEngine,
     /// How containers reach GPUs.
     pub gpu_access: GpuAccess,
@@ -235,6 +235,8 @@ pub struct Container {
 pub enum ContainerEngine {
     /// Docker.
     Docker,
+    /// None: a host that starts no containers, such as one that another profile brings an engine to.
+    None,
 }
 
 /// How containers reach GPUs.

@@ -1,6 +1,7 @@
 //! The test machine, and the profile it is provisioned from.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
     fmt,
     io::Write,
@@ -81,7 +82,7 @@ fn run(program: impl AsRef<OsStr>, args: &[&str]) -> Run {
     Run::of(Command::new(program).args(args), "")
 }
 
-/// The turn of one story: only one works at a time, two cores are not enough for more.
+/// The turn of one story on the shared machine.
 pub(crate) fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     // A story that failed says nothing about the next.
@@ -134,7 +135,7 @@ impl Machine {
     /// As [`Machine::fresh`], booted by its own GRUB from its own disk, so that its kernel can change.
     pub(crate) fn by_grub(name: &str) -> Self {
         registry();
-        let machine = Self::start(name, "grub");
+        let machine = Self::start(name, &["--boot", "grub"]);
         machine.tunnel();
         machine
     }
@@ -146,16 +147,22 @@ impl Machine {
 
     /// Boots a fresh one that reaches nothing at all.
     pub(crate) fn cut_off(name: &str) -> Self {
-        Self::start(name, "qemu")
+        Self::start(name, &["--boot", "qemu"])
     }
 
-    fn start(name: &str, boot: &str) -> Self {
+    /// Boots a disk image as it is, by its own firmware and boot loader; it reaches nothing at all.
+    pub(crate) fn of_image(name: &str, image: &Path) -> Self {
+        Self::start(name, &["--image", &image.display().to_string()])
+    }
+
+    fn start(name: &str, how: &[&str]) -> Self {
         let machine = Self { name: name.to_owned() };
         let started = Instant::now();
         machine.script_of(&["destroy"]).expect(0);
         let pid = std::process::id().to_string();
-        machine.script_of(&["start", "--boot", boot, "--while", &pid]).expect(0);
-        machine.script_of(&["wait"]).expect(0);
+        machine.script_of(&[&["start", "--while", &pid], how].concat()).expect(0);
+        // Other machines may be at work.
+        machine.script_of(&["wait", "600"]).expect(0);
         eprintln!("machine `{name}` is ready after {:.0?}", started.elapsed());
         machine
     }
@@ -333,8 +340,13 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn new() -> Self {
         registry();
+        Self::of(&["profiles/try.toml", "deployments/try.yaml"])
+    }
+
+    /// A directory with these files of the repository.
+    pub(crate) fn of(paths: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
-        for path in ["profiles/try.toml", "deployments/try.yaml"] {
+        for path in paths {
             let to = directory.path().join(path);
             std::fs::create_dir_all(to.parent().expect("it has a parent")).expect("made");
             std::fs::copy(repository(path), to).expect("copied");
@@ -354,10 +366,14 @@ impl Site {
 
     /// Puts `to` in the place of `from`, which must be there, in the profile.
     pub(crate) fn change(&self, from: &str, to: &str) -> &Self {
-        let path = self.path("profiles/try.toml");
-        let text = std::fs::read_to_string(&path).expect("it reads");
-        assert!(text.contains(from), "`{from}` is not in the profile");
-        std::fs::write(&path, text.replace(from, to)).expect("it writes");
+        self.change_in("profiles/try.toml", from, to)
+    }
+
+    /// The same in another file.
+    pub(crate) fn change_in(&self, path: &str, from: &str, to: &str) -> &Self {
+        let text = self.read(path);
+        assert!(text.contains(from), "`{from}` is not in `{path}`");
+        std::fs::write(self.path(path), text.replace(from, to)).expect("it writes");
         self
     }
 
@@ -400,4 +416,17 @@ pub(crate) fn served() -> (&'static Machine, Site) {
     let (machine, site) = provisioned();
     machine.script("bedplate up -f try").expect(0);
     (machine, site)
+}
+
+/// Versions of the installed packages by name.
+pub(crate) fn installed_packages(machine: &Machine) -> BTreeMap<String, String> {
+    let listed = machine.sh("dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\\n'");
+    let lines = listed.lines().filter_map(|line| line.strip_prefix("installed ")?.split_once(' '));
+    lines.map(|(name, version)| (name.to_owned(), version.to_owned())).collect()
+}
+
+/// Versions of a lock's packages by name.
+pub(crate) fn locked_packages(lock: &str) -> BTreeMap<String, String> {
+    let lock = bedplate::lock::parse("try.lock", lock).expect("the lock reads");
+    lock.packages.into_iter().map(|package| (package.name, package.version)).collect()
 }

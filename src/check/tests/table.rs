@@ -9,7 +9,7 @@ use super::{facts::*, *};
 use crate::{
     check::{gate::Decision, registry, up::ContainerState},
     host::facts::*,
-    profile::GpuAccess,
+    profile::{ContainerEngine, GpuAccess},
 };
 
 type Change = fn(&mut World);
@@ -313,6 +313,10 @@ const CASES: &[Case] = &[
     }),
     Case("deploy.fit", Unknown, "hung", |w| w.facts.nvml = Known::unknown("hung")),
     Case("deploy.fit", NotApplicable, "", |w| w.deployments.clear()),
+    Case("docker.daemon", NotApplicable, "no container engine", |w| {
+        w.profile.container.engine = ContainerEngine::None;
+        w.facts.docker = away();
+    }),
     Case("docker.daemon", Fail, "no socket", |w| w.facts.docker = away()),
     Case("docker.daemon", Fail, "too old", |w| engine_of(w).version = "20.10.24".into()),
     Case("docker.daemon", Fail, "snap", |w| {

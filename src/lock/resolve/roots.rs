@@ -9,7 +9,7 @@ use crate::{
     },
     error::{Error, Result},
     lock::set,
-    profile::{Distribution, DriverFlavor, GpuAccess, Profile},
+    profile::{ContainerEngine, Distribution, DriverFlavor, GpuAccess, Profile},
 };
 
 /// Why something is asked for, as `wanted-by` says it.
@@ -107,6 +107,9 @@ fn kernel(profile: &Profile, roots: &mut Vec<Root>) {
 
 /// The engine, what it pulls images with, and how its containers reach GPUs.
 fn container(profile: &Profile, catalog: &Catalog, roots: &mut Vec<Root>) -> Result<()> {
+    if profile.container.engine == ContainerEngine::None {
+        return Ok(());
+    }
     let mut push = |name: &str| roots.push(named(profile, name, word::CONTAINER));
     let asked = set::ENGINES.iter().find(|name| profile.host.packages.iter().any(|asked| asked == *name));
     let engine = asked.or_else(|| set::ENGINES.iter().find(|name| has(catalog, profile, name)));

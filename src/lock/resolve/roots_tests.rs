@@ -202,6 +202,9 @@ fn engines_and_toolkits() {
     );
     let both = catalog(&[("x", 500, &[vendor.as_slice(), &["docker.io 26-1"]].concat())]);
     assert_eq!(shown(&roots(&plain, &both, &[]).unwrap()), ["container: docker.io"]);
+    let mut without = plain.clone();
+    without.container.engine = ContainerEngine::None;
+    assert!(roots(&without, &both, &[]).unwrap().roots.is_empty());
     let mut asked = plain.clone();
     asked.host.packages = vec!["docker-ce".into()];
     assert_eq!(shown(&roots(&asked, &both, &[]).unwrap())[1], "container: docker-ce");

@@ -14,8 +14,8 @@ use crate::{
     system::files::{Root, make_dir, read_input, write_output},
 };
 
-/// The tree at `root` as data: owners are root's and times one time, unless they are `real`.
-fn tree_of(root: &Path, real: bool) -> Tree {
+/// The tree at `root` as data: owners are root's and times one time.
+fn tree_of(root: &Path) -> Tree {
     let (mut entries, mut inodes) = (Vec::new(), BTreeMap::new());
     let mut todo = vec![PathBuf::new()];
     while let Some(path) = todo.pop() {
@@ -45,8 +45,7 @@ fn tree_of(root: &Path, real: bool) -> Tree {
             xattrs.insert("security.capability".to_owned(), value[..count].to_vec());
         }
         let mode = meta.permissions().mode() & 0o7777;
-        let (uid, gid, modified) =
-            if real { (meta.uid(), meta.gid(), meta.mtime()) } else { (0, 0, 1_600_000_000) };
+        let (uid, gid, modified) = (0, 0, 1_600_000_000);
         entries.push(Entry { path: text, kind, mode, uid, gid, modified, xattrs });
     }
     for mut names in inodes.into_values().filter(|names| names.len() > 1) {
@@ -142,7 +141,7 @@ impl Lab {
         for (name, turn) in [("one", false), ("two", true)] {
             let root = self.path(&format!("{name}.tree"));
             small_tree(&root, turn);
-            written.push(self.disk(&tree_of(&root, false), file_system, sizes, name).await?);
+            written.push(self.disk(&tree_of(&root), file_system, sizes, name).await?);
             // So that the seconds of every clock differ.
             tokio::time::sleep(Duration::from_millis(1100)).await;
         }
@@ -200,8 +199,7 @@ async fn the_efi_partition_reads_with_mtools() {
     let lab = Lab::new();
     let sizes = Sizes { esp: 34, root: 16 };
     std::fs::DirBuilder::new().create(lab.path("tree")).unwrap();
-    let written =
-        lab.disk(&tree_of(&lab.path("tree"), false), FileSystem::Ext4, sizes, "disk").await.unwrap();
+    let written = lab.disk(&tree_of(&lab.path("tree")), FileSystem::Ext4, sizes, "disk").await.unwrap();
     let image = format!("{}@@1M", lab.path("disk").display());
     let listed = said("mdir", &["-i", &image, "-/", "-b", "::"]);
     let mut files: Vec<&str> = listed.lines().filter(|line| !line.ends_with('/')).collect();
@@ -233,7 +231,7 @@ async fn what_does_not_fit_is_refused_and_leaves_no_disk() {
     small_tree(&root, false);
     let big: Vec<u8> = (0..5_000_000_u32).flat_map(u32::to_be_bytes).collect();
     write_output(&root.join("big"), &big, 0o644).unwrap();
-    let tree = tree_of(&root, false);
+    let tree = tree_of(&root);
     let error = lab.disk(&tree, FileSystem::Ext4, Sizes { esp: 48, root: 16 }, "disk").await.unwrap_err();
     assert!(error.to_string().contains("debugfs"), "{error}");
     assert!(error.hints()[0].contains("the root partition has 16 MiB, too few"), "{:?}", error.hints());
@@ -248,7 +246,7 @@ async fn qcow2_holds_the_same_disk() {
     let lab = Lab::new();
     let root = lab.path("tree");
     small_tree(&root, false);
-    lab.disk(&tree_of(&root, false), FileSystem::Ext4, Sizes { esp: 48, root: 600 }, "disk").await.unwrap();
+    lab.disk(&tree_of(&root), FileSystem::Ext4, Sizes { esp: 48, root: 600 }, "disk").await.unwrap();
     let raw = lab.path("disk");
     for (name, compression) in [("plain", Compression::None), ("packed", Compression::Zstd)] {
         let to = lab.path(name);
@@ -272,54 +270,4 @@ fn qcow2_of_something_else_is_refused() {
     write_output(&odd, &[1; 700], 0o644).unwrap();
     let error = qcow2::convert(&odd, &lab.path("to"), Compression::None).unwrap_err();
     assert!(error.to_string().contains("is no raw disk image"), "{error}");
-}
-
-/// Makes a disk of a real root tree, for a look at it by hand: `BEDPLATE_DISK_ROOT` is the tree, `BEDPLATE_DISK_OUT` a
-/// directory. `tests/vm/disk` runs and boots it.
-#[tokio::test]
-#[ignore = "needs a root tree with a kernel"]
-async fn a_real_tree() {
-    let from =
-        |name: &str| PathBuf::from(std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set")));
-    let (root, out) = (from("BEDPLATE_DISK_ROOT"), from("BEDPLATE_DISK_OUT"));
-    let erofs = std::env::var("BEDPLATE_DISK_EROFS").is_ok();
-    let file_system = if erofs { FileSystem::Erofs } else { FileSystem::Ext4 };
-    let read = |path: &str| read_input(&root.join(path), 1 << 30).unwrap();
-    let release = std::fs::read_dir(root.join("lib/modules")).unwrap().next().unwrap().unwrap().file_name();
-    let release = release.to_str().unwrap();
-    let (kernel, initrd) =
-        (read(&format!("boot/vmlinuz-{release}")), read(&format!("boot/initrd.img-{release}")));
-    let (loader, stub) = (
-        read("usr/lib/systemd/boot/efi/systemd-bootx64.efi"),
-        read("usr/lib/systemd/boot/efi/linuxx64.efi.stub"),
-    );
-    let os_release = String::from_utf8(read("usr/lib/os-release")).unwrap();
-    let ids = Ids::new(&Digest::of("a lock"));
-    let mut parameters = vec!["console=ttyS0"];
-    if erofs {
-        parameters.push("systemd.volatile=overlay");
-    }
-    let command_line = command_line(&ids, file_system, parameters);
-    let parts = Parts {
-        os_release: &os_release,
-        command_line: &command_line,
-        release,
-        kernel: &kernel,
-        initrd: &initrd,
-    };
-    let boot = Boot { name: &format!("debian-{release}"), loader: &loader, stub: &stub, parts };
-    let tools = Tools::new(&root).unwrap();
-    let started = std::time::Instant::now();
-    let tree = tree_of(&root, true);
-    println!("tree: {} entries, {:?}", tree.entries().len(), started.elapsed());
-    let sizes = Sizes { esp: 256, root: 2048 };
-    let disk = Disk { tree: &tree, tools: &tools, boot, file_system, sizes, ids, time: 1_763_000_000 };
-    let started = std::time::Instant::now();
-    write_raw(&disk, &out.join("disk.raw"), &out).await.unwrap();
-    println!("raw: {:?}", started.elapsed());
-    for (name, compression) in [("plain.qcow2", Compression::None), ("disk.qcow2", Compression::Zstd)] {
-        let started = std::time::Instant::now();
-        qcow2::convert(&out.join("disk.raw"), &out.join(name), compression).unwrap();
-        println!("{name}: {:?}", started.elapsed());
-    }
 }

@@ -4,14 +4,13 @@ use std::{cmp::Ordering, time::Duration};
 
 use bedplate::version;
 
-use crate::support::{Machine, Site, turn};
+use crate::support::{Machine, Site};
 
 /// Shutdown, firmware, boot loader, boot, and the boot unit's checks, under emulation.
 const BACK: Duration = Duration::from_mins(5);
 
 #[test]
 fn an_older_kernel_is_what_starts_and_the_newer_one_comes_back_by_rollback() {
-    let _turn = turn();
     let machine = Machine::by_grub("kernel");
     let newer = machine.sh("uname -r");
     let older = newest_before(&machine.kernels(), &newer);

@@ -1,11 +1,9 @@
 //! A fresh machine without Docker becomes the profile's host, once, from one file and cut off from every network.
 
-use super::packages::{installed_packages, locked_packages};
-use crate::support::{Machine, Site, turn};
+use crate::support::{Machine, Site, installed_packages, locked_packages};
 
 #[test]
 fn a_fresh_machine_is_provisioned_and_a_second_run_has_nothing_to_do() {
-    let _turn = turn();
     let machine = Machine::cut_off("provision");
     machine.sh("! command -v dockerd && ! ls /etc/systemd/system/docker.service 2>/dev/null");
     let site = Site::new();

@@ -1,14 +1,13 @@
 //! Host packages on a real machine: the engine goes down to an older version and comes back, without a network.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use bedplate::{digest::Digest, store::Store};
 
-use crate::support::{Machine, Site, served, store, turn};
+use crate::support::{Site, installed_packages, locked_packages, served, store, turn};
 
 #[test]
 fn an_older_engine_goes_down_and_comes_back_by_rollback_without_a_network() {
@@ -59,19 +58,6 @@ fn a_package_that_was_left_half_installed_is_repaired() {
     site.provision(machine, &[]).expect(0);
     assert_eq!(machine.sh("dpkg-query -W -f '${db:Status-Status}' runc"), "installed");
     site.provision(machine, &[]).expect(0).says("nothing to do");
-}
-
-/// Versions of the installed packages by name.
-pub(super) fn installed_packages(machine: &Machine) -> BTreeMap<String, String> {
-    let listed = machine.sh("dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\\n'");
-    let lines = listed.lines().filter_map(|line| line.strip_prefix("installed ")?.split_once(' '));
-    lines.map(|(name, version)| (name.to_owned(), version.to_owned())).collect()
-}
-
-/// Versions of a lock's packages by name.
-pub(super) fn locked_packages(lock: &str) -> BTreeMap<String, String> {
-    let lock = bedplate::lock::parse("try.lock", lock).expect("the lock reads");
-    lock.packages.into_iter().map(|package| (package.name, package.version)).collect()
 }
 
 /// A lock in which one package is another file of another version.

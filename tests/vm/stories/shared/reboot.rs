@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    stories::secrets::assert_disk_has_no_secret,
+    stories::shared::secrets::assert_disk_has_no_secret,
     support::{served, turn},
 };
 

@@ -1,0 +1,40 @@
+//! The disk of an image made here starts a machine that is whole: by UEFI, and nothing but it.
+
+use std::path::Path;
+
+use crate::support::{Machine, Site};
+
+#[test]
+fn the_minimal_image_boots_and_is_what_its_lock_says() {
+    let site = Site::of(&["images/minimal.toml", "profiles/server-trixie.toml"]);
+    // The disk alone: the other forms are the same tree.
+    let formats = "formats = [\"tar.zst\", \"oci\", \"disk\"]";
+    site.change_in("images/minimal.toml", formats, "formats = [\"disk\"]");
+    site.bedplate(None, &["lock", "server-trixie"]).expect(0);
+    site.bedplate(None, &["build", "minimal", "--output", "out"]).expect(0);
+    let machine = Machine::of_image("image", &site.path("out/minimal.disk"));
+    std::fs::remove_file(site.path("out/minimal.disk")).expect("removed");
+
+    // It has started whole, and its root has grown to the end of the larger disk that it was given.
+    assert_eq!(machine.sh("systemctl is-system-running --wait"), "running");
+    let size: u64 = machine.sh("df --output=size -BG / | tail -n 1 | tr -d ' G'").parse().expect("a number");
+    assert!(size > 10, "the root file system has {size} GiB");
+    // An identity of its own, kept.
+    machine.sh("grep -qx '[0-9a-f]\\{32\\}' /etc/machine-id && test -s /etc/ssh/ssh_host_ed25519_key.pub");
+
+    // dpkg and apt find nothing amiss.
+    assert_eq!(machine.sh("dpkg --verify; dpkg --audit"), "");
+    let checked = machine.script("apt-get -q check").expect(0);
+    assert!(!checked.stderr.contains("E:") && !checked.stderr.contains("W:"), "{checked}");
+
+    // Docker runs a container of an image that comes with the test.
+    machine.copy(Path::new("/bin/busybox"), "/root/busybox");
+    let said = machine.sh("tar -C /root -c busybox | docker import - story >/dev/null\n\
+         docker run --rm --network none story /busybox uname -r");
+    assert_eq!(said, machine.sh("uname -r"));
+
+    // What bedplate says of it: as locked, and nothing to be done.
+    machine.script("bedplate verify").expect(0).says("no difference");
+    machine.script("bedplate provision").expect(0).says("nothing to do");
+    machine.script("bedplate doctor").expect(0);
+}
