@@ -15,6 +15,7 @@ mod support;
 mod stories {
     /// Each with a machine of its own.
     mod alone {
+        mod gpu;
         mod image;
         mod kernel;
         mod provision;

@@ -377,6 +377,22 @@ impl Site {
         self
     }
 
+    /// Takes the container images, and the deployments that start them, out of a profile.
+    pub(crate) fn without_images(&self, profile: &str) {
+        let mut kept = String::new();
+        let mut leaves = false;
+        for line in self.read(profile).lines() {
+            if line.starts_with('[') {
+                leaves = ["[images]", "[deploy]"].contains(&line);
+            }
+            if !leaves {
+                kept.push_str(line);
+                kept.push('\n');
+            }
+        }
+        std::fs::write(self.path(profile), kept).expect("it writes");
+    }
+
     /// `bedplate ARGS…` here, with the secrets in its environment and the store that all sites share.
     pub(crate) fn bedplate(&self, machine: Option<&Machine>, args: &[&str]) -> Run {
         let mut command = Command::new(program());

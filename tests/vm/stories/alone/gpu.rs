@@ -1,0 +1,57 @@
+//! The images of GPU nodes hold the driver's modules, built for their kernels: what is missing is the hardware.
+//! `make test-full` alone: compiling the modules takes minutes for each image.
+
+use crate::support::{Machine, Site};
+
+#[test]
+fn the_gpu_nodes_images_want_nothing_but_the_hardware() {
+    if std::env::var_os("BEDPLATE_FULL").is_none() {
+        eprintln!("images of GPU nodes are not booted: `make test-full` does");
+        return;
+    }
+    for name in ["h100-vllm", "h100-bookworm"] {
+        wants_nothing_but_the_hardware(name);
+    }
+}
+
+fn wants_nothing_but_the_hardware(name: &str) {
+    let (definition, profile) = (format!("images/{name}.toml"), format!("profiles/{name}.toml"));
+    let site = Site::of(&[&definition, &profile, "profiles/patches/nvidia-550-pci-resize-resource.patch"]);
+    site.change_in(&definition, "formats = [\"tar.zst\", \"oci\", \"disk\"]", "formats = [\"disk\"]");
+    // Its container images lie in registries that are not asked here. They are not in the host's image.
+    site.without_images(&profile);
+    // Its modules are built on the way.
+    site.bedplate(None, &["lock", name]).expect(0);
+    site.bedplate(None, &["build", name, "--output", "out"]).expect(0);
+    let machine = Machine::of_image("gpu", &site.path(&format!("out/{name}.disk")));
+    std::fs::remove_file(site.path(&format!("out/{name}.disk"))).expect("removed");
+
+    // Modules for this kernel, from a package, and nothing that could have compiled them.
+    machine.sh(
+        "modinfo -n nvidia nvidia-uvm nvidia-modeset | grep -c \"^/lib/modules/$(uname -r)/\" | grep -qx 3",
+    );
+    machine.sh("modinfo -F vermagic nvidia | grep -q \"^$(uname -r) \"");
+    machine.sh("dpkg -S \"$(modinfo -n nvidia)\" || dpkg -S \"/usr$(modinfo -n nvidia)\"");
+    machine.sh("! command -v cc gcc make dkms && ! ls -d /usr/src/linux-headers-* 2>/dev/null");
+
+    // The kernel takes them; the driver finds no GPU, and says so in the kernel's log.
+    let refused = machine.script("modprobe nvidia");
+    assert!(refused.code != 0, "{refused}");
+    refused.says("No such device");
+    let log = machine.sh("dmesg");
+    assert!(log.contains("NVRM: No NVIDIA GPU found."), "{log}");
+    for fault in ["disagrees about version of symbol", "Unknown symbol", "Invalid module format"] {
+        assert!(!log.contains(fault), "{log}");
+    }
+    // What fails is what needs a GPU.
+    machine.script("systemctl is-system-running --wait");
+    let failed = machine.sh("systemctl list-units --failed --plain --no-legend | cut -d ' ' -f 1");
+    let only = ["nvidia-persistenced.service", "systemd-modules-load.service"];
+    assert!(failed.lines().all(|unit| only.contains(&unit)), "{failed}");
+
+    assert_eq!(machine.sh("dpkg --verify; dpkg --audit"), "");
+    let checked = machine.script("apt-get -q check").expect(0);
+    assert!(!checked.stderr.contains("E:") && !checked.stderr.contains("W:"), "{checked}");
+    machine.script("bedplate verify").expect(0).says("no difference");
+    machine.script("bedplate provision --dry-run").expect(0).says("nothing to do");
+}
