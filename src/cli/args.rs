@@ -181,7 +181,7 @@ pub struct Build {
     #[arg(long, value_name = "REFERENCE")]
     pub push: Vec<String>,
 
-    /// Build though the image is there already, made from the same inputs
+    /// Build from nothing, though the image is there already, or a tree of the same packages is kept
     #[arg(long)]
     pub again: bool,
 

@@ -3,6 +3,7 @@
 
 mod failures;
 mod golden;
+mod kept;
 mod machine;
 mod made;
 mod unprivileged;

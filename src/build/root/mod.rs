@@ -29,7 +29,7 @@ pub use scripts::this_program;
 use unpack::{Contents, Unpacking};
 
 use crate::{
-    build::owners::Diversions,
+    build::{kept::Trees, owners::Diversions},
     error::{Error, Result},
     lock::LockedPackage,
     progress::{Progress, Unit},
@@ -85,7 +85,7 @@ impl<'a> Request<'a> {
 }
 
 /// What came of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Built {
     /// The newest package's time, in seconds since 1970: nothing in the tree is newer.
     pub time: i64,
@@ -96,7 +96,7 @@ pub struct Built {
 }
 
 /// A package of a tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Unpacked {
     /// Bytes of its archive of files.
     pub bytes: u64,
@@ -175,22 +175,52 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
     Ok(Built { time, spent: watch.spent, packages: unpacked.collect() })
 }
 
-/// An initramfs for each kernel; then takes out of the tree what was made by chance, by a clock, or by the making.
-/// Nothing in it is newer than the newest package afterwards. Adds what it spent to `built`.
+/// Takes out of a tree of packages what was made by chance, by a clock, or by the making, before anything else goes into it: it
+/// can be kept so. [`finish`] does the same for what comes later.
+///
+/// # Errors
+/// The tree cannot be read or changed.
+pub fn settle(request: &Request<'_>, built: &mut Built) -> Result<()> {
+    let mut watch = Stopwatch::new();
+    normalise::normalise(request.root, built.time)?;
+    watch.lap("normalise");
+    built.spent.append(&mut watch.spent);
+    Ok(())
+}
+
+/// An initramfs for each kernel, or the one that is kept of such a tree; then takes out of the tree what was made by chance, by
+/// a clock, or by the making. Nothing in it is newer than the newest package afterwards. Adds what it spent to `built`.
 ///
 /// # Errors
 /// The initramfs cannot be made; the tree cannot be read or changed.
-pub async fn finish(request: &Request<'_>, built: &mut Built) -> Result<()> {
+pub async fn finish(request: &Request<'_>, built: &mut Built, kept: Option<&Trees>) -> Result<()> {
     let mut watch = Stopwatch::new();
+    let root = request.root;
     let room = request.room(built.time);
-    let jobs = initramfs(request.root, &room)?;
+    let jobs = initramfs(root, &room)?;
     if !jobs.is_empty() {
         let task = "make the initramfs";
         request.progress.started(task, None, Unit::None);
-        watch.jobs(room.run(jobs, BTreeMap::new()).await?);
+        let mut made_in = None;
+        if let Some(kept) = kept {
+            let entries = root.census()?;
+            made_in = Some((kept, kept.difference(root, &entries)?, entries));
+        }
+        let taken = match &made_in {
+            Some((kept, digest, _)) => kept.take_initramfs(*digest, root, built.time)?,
+            None => false,
+        };
+        watch.lap("look at what is kept");
+        if !taken {
+            watch.jobs(room.run(jobs, BTreeMap::new()).await?);
+            if let Some((kept, digest, before)) = made_in {
+                kept.put_initramfs(digest, root, &before)?;
+                watch.lap("keep the initramfs");
+            }
+        }
         request.progress.finished(task, None);
     }
-    normalise::normalise(request.root, built.time)?;
+    normalise::normalise(root, built.time)?;
     watch.lap("normalise");
     built.spent.append(&mut watch.spent);
     Ok(())

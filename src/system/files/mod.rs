@@ -13,6 +13,7 @@ mod partial;
 mod pending;
 mod plant;
 mod root;
+mod twin;
 mod volume;
 mod walk;
 
