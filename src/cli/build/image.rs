@@ -450,13 +450,22 @@ impl Image<'_> {
             tool: env!("CARGO_PKG_VERSION").to_owned(),
             program: Some(self.program),
             time,
-            modules: BTreeMap::new(),
+            modules: self.modules(),
             parts: Some(record::Parts {
                 files: files.filter_map(|piece| Some((name(piece)?, part(piece)))).collect(),
                 oci: layout,
                 disk: parts.values().find_map(|piece| piece.disk),
             }),
         }
+    }
+
+    /// The driver's modules of the lock, by the kernel's release.
+    fn modules(&self) -> BTreeMap<String, record::Modules> {
+        let lock = &self.pinned.lock;
+        let set = lock.set.as_ref().and_then(|set| Some((set.kernel.clone()?, set.driver.clone()?)));
+        let (Some((release, driver)), Some(modules)) = (set, &lock.modules) else { return BTreeMap::new() };
+        let package = record::Part { digest: modules.package.sha256, size: modules.package.size };
+        BTreeMap::from([(release, record::Modules { driver, package })])
     }
 
     fn record_in_tree(&self, time: i64) -> Result<Setting> {

@@ -54,6 +54,13 @@ fn every_shipped_image_is_the_same_on_another_release() {
         let there = begun.elapsed().as_secs();
         eprintln!("{image}: the same on {other}; twice here in {} s, there in {there} s", here.as_secs());
         eprintln!("{}", record("out"));
+        // A driver is in the record by its modules.
+        let definition = std::fs::read_to_string(dir.path().join(format!("images/{image}.toml"))).unwrap();
+        let lock = dir.path().join(format!("profiles/{}.lock", profile_of(&definition)));
+        let lock = bedplate::lock::parse("lock", &std::fs::read_to_string(lock).unwrap()).unwrap();
+        let modules = lock.modules.map(|modules| modules.package.sha256.to_string());
+        assert_eq!(record("out").contains("\"modules\""), modules.is_some());
+        assert!(modules.is_none_or(|digest| record("out").contains(&digest)), "{image}");
         for place in ["out", "root/work"] {
             std::fs::remove_dir_all(dir.path().join(place)).unwrap();
         }
