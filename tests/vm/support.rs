@@ -89,6 +89,12 @@ pub(crate) fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The turn of one build of an image: the store that all stories share has one place for it.
+pub(crate) fn building() -> MutexGuard<'static, ()> {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    BUILDING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The registry with the demonstration images, once a process.
 fn registry() {
     static STARTED: OnceLock<()> = OnceLock::new();

@@ -1,7 +1,7 @@
 //! The images of GPU nodes hold the driver's modules, built for their kernels: what is missing is the hardware.
 //! `make test-full` alone: compiling the modules takes minutes for each image.
 
-use crate::support::{Machine, Site};
+use crate::support::{Machine, Site, building};
 
 #[test]
 fn the_gpu_nodes_images_want_nothing_but_the_hardware() {
@@ -22,7 +22,9 @@ fn wants_nothing_but_the_hardware(name: &str) {
     site.without_images(&profile);
     // Its modules are built on the way.
     site.bedplate(None, &["lock", name]).expect(0);
+    let turn = building();
     site.bedplate(None, &["build", name, "--output", "out"]).expect(0);
+    drop(turn);
     let machine = Machine::of_image("gpu", &site.path(&format!("out/{name}.disk")));
     std::fs::remove_file(site.path(&format!("out/{name}.disk"))).expect("removed");
 

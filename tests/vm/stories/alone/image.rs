@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Machine, Site};
+use crate::support::{Machine, Site, building};
 
 #[test]
 fn the_minimal_image_boots_and_is_what_its_lock_says() {
@@ -11,7 +11,9 @@ fn the_minimal_image_boots_and_is_what_its_lock_says() {
     let formats = "formats = [\"tar.zst\", \"oci\", \"disk\"]";
     site.change_in("images/minimal.toml", formats, "formats = [\"disk\"]");
     site.bedplate(None, &["lock", "server-trixie"]).expect(0);
+    let turn = building();
     site.bedplate(None, &["build", "minimal", "--output", "out"]).expect(0);
+    drop(turn);
     let machine = Machine::of_image("image", &site.path("out/minimal.disk"));
     std::fs::remove_file(site.path("out/minimal.disk")).expect("removed");
 
