@@ -28,12 +28,18 @@ fn wants_nothing_but_the_hardware(name: &str) {
     let machine = Machine::of_image("gpu", &site.path(&format!("out/{name}.disk")));
     std::fs::remove_file(site.path(&format!("out/{name}.disk"))).expect("removed");
 
-    // Modules for this kernel, from a package, and nothing that could have compiled them.
-    machine.sh(
-        "modinfo -n nvidia nvidia-uvm nvidia-modeset | grep -c \"^/lib/modules/$(uname -r)/\" | grep -qx 3",
-    );
-    machine.sh("modinfo -F vermagic nvidia | grep -q \"^$(uname -r) \"");
-    machine.sh("dpkg -S \"$(modinfo -n nvidia)\" || dpkg -S \"/usr$(modinfo -n nvidia)\"");
+    // Modules for this kernel, from a package, and nothing that could have compiled them. Debian's modprobe.d has them by the
+    // names that the driver gives them.
+    let modules = machine.sh("find /usr/lib/modules/$(uname -r) -name 'nvidia-current*.ko*'");
+    for part in ["-uvm.", "-modeset.", "-drm.", "-peermem."] {
+        assert!(modules.contains(part), "{part} is not among\n{modules}");
+    }
+    for module in modules.lines() {
+        machine.sh(&format!("modinfo -F vermagic {module} | grep -q \"^$(uname -r) \""));
+        machine
+            .script(&format!("dpkg -S {module} || dpkg -S {}", module.trim_start_matches("/usr")))
+            .expect(0);
+    }
     machine.sh("! command -v cc gcc make dkms && ! ls -d /usr/src/linux-headers-* 2>/dev/null");
 
     // The kernel takes them; the driver finds no GPU, and says so in the kernel's log.
