@@ -156,3 +156,21 @@ fn what_a_card_does_not_have_is_no_failure_and_what_fails_is_no_value() {
     assert!(fabric.status.is_some() && fabric.complaints.is_empty(), "{fabric:?}");
     assert_eq!(third("fabric 3 0 1\n").fabric.value().unwrap().complaints, ["its bandwidth is degraded"]);
 }
+
+#[test]
+fn nvidias_own_library_says_that_there_is_no_driver() {
+    // Debian's package, unpacked and not installed; its driver is the module's other half.
+    let package = crate::apt::oracle::unpacked("trixie", "libnvidia-ml1");
+    let folder = package.path().join("usr/lib/x86_64-linux-gnu/nvidia/current");
+    let library = [folder, package.path().join("usr/lib/x86_64-linux-gnu")]
+        .into_iter()
+        .map(|folder| folder.join("libnvidia-ml.so.1"))
+        .find(|library| library.exists())
+        .expect("the package has the library");
+    let error = observe(Some(&library)).unwrap_err();
+    if Path::new("/sys/module/nvidia").exists() {
+        assert!(matches!(error, GpuError::VersionMismatch | GpuError::NoPermission), "{error:?}");
+    } else {
+        assert_eq!(error, GpuError::DriverNotLoaded);
+    }
+}
