@@ -1,5 +1,7 @@
 //! Every check there is: id, layer, weight, and what `explain` says.
 
+use std::sync::LazyLock;
+
 use super::{
     accept::unknown_id,
     fit, gpu, host, image, net,
@@ -15,7 +17,7 @@ use crate::{
 };
 
 /// One check.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Check {
     /// Stable id.
     pub id: &'static str,
@@ -54,7 +56,7 @@ pub struct Explanation {
     pub mend: &'static str,
 }
 
-const fn check(
+pub(super) const fn check(
     id: &'static str,
     layer: Layer,
     run: fn(&Subject<'_>, &Facts) -> Verdict,
@@ -63,15 +65,22 @@ const fn check(
     Check { id, layer, weight: Weight::Required, gpus_only: false, needs: &[], what, why, mend, run }
 }
 
-const fn on_gpus(mut check: Check, needs: &'static [&'static str]) -> Check {
+pub(super) const fn on_gpus(mut check: Check, needs: &'static [&'static str]) -> Check {
     check.gpus_only = true;
     check.needs = needs;
     check
 }
 
-const PCI: &[&str] = &["gpu.pci"];
+pub(super) const fn advisory(mut check: Check) -> Check {
+    check.weight = Weight::Advisory;
+    check
+}
 
-static REGISTRY: &[Check] = &[
+/// Every check, in the catalogue's order.
+static REGISTRY: LazyLock<Vec<Check>> = LazyLock::new(|| [HOST, gpu::CHECKS, REST].concat());
+
+/// Checks of the host before those of GPUs.
+const HOST: &[Check] = &[
     check(
         "host.os",
         Layer::Doctor,
@@ -132,58 +141,10 @@ static REGISTRY: &[Check] = &[
             "end the process that the finding names, or choose another port in the deployment",
         ],
     ),
-    on_gpus(
-        check(
-            "gpu.pci",
-            Layer::Doctor,
-            gpu::pci,
-            [
-                "NVIDIA display controllers in `/sys/bus/pci/devices`, against `[gpu] count`",
-                "a device that is not on PCI is a matter of hardware or passthrough: no driver can help",
-                "seat the card, check its power, or give the virtual machine its devices",
-            ],
-        ),
-        &[],
-    ),
-    on_gpus(
-        check(
-            "gpu.module",
-            Layer::Doctor,
-            gpu::module,
-            [
-                "whether the kernel module is loaded (`/sys/module/nvidia/version`); else whether one was built for this kernel, and Secure Boot",
-                "without it no process sees a GPU",
-                "absent: `bedplate provision` brings the locked kernel and the modules that were built for it (with `pin-packages = false` install driver and headers, DKMS builds it); refused: enrol the signing key; else `dmesg` says why",
-            ],
-        ),
-        PCI,
-    ),
-    on_gpus(
-        check(
-            "gpu.version-match",
-            Layer::Doctor,
-            gpu::version_match,
-            [
-                "the loaded module's version against the user-space library's, by its file name and by NVML",
-                "a driver upgraded under a running module breaks every new process, while running ones go on",
-                "reboot, or unload and load the module while nothing uses a GPU",
-            ],
-        ),
-        &["gpu.pci", "gpu.module"],
-    ),
-    on_gpus(
-        check(
-            "gpu.count",
-            Layer::Doctor,
-            gpu::count,
-            [
-                "how many GPUs NVML sees, against PCI and `[gpu] count`",
-                "a GPU that fell off the bus is still on PCI, and an engine that wants it fails or hangs",
-                "`dmesg | grep -i xid`, then power-cycle the host; if it stays away, the card or its slot is bad",
-            ],
-        ),
-        &["gpu.pci", "gpu.module", "gpu.version-match"],
-    ),
+];
+
+/// Checks after those of GPUs.
+const REST: &[Check] = &[
     check(
         "secret.modes",
         Layer::Doctor,
@@ -407,16 +368,6 @@ pub const LATER: &[&str] = &[
     "host.shm",
     "host.limits",
     "host.unattended-upgrades",
-    "gpu.nouveau",
-    "gpu.device-nodes",
-    "gpu.fabric-manager",
-    "gpu.persistence",
-    "gpu.ecc",
-    "gpu.xid",
-    "gpu.link",
-    "gpu.thermal",
-    "gpu.mig",
-    "gpu.driver-branch",
     "secret.leaks",
     "docker.storage",
     "docker.cgroup",
@@ -429,7 +380,7 @@ pub const LATER: &[&str] = &[
 
 /// Every check, in the order they are judged and shown.
 pub fn registry() -> &'static [Check] {
-    REGISTRY
+    &REGISTRY
 }
 
 /// What a check looks at, why it matters, and how to mend it.

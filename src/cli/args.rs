@@ -533,7 +533,7 @@ pub struct Bundle {
 /// `explain`.
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// Check id, such as `gpu.version-match`; without one, all are listed
+    /// Check id, such as `gpu.version-match`, or an error of the driver, such as `xid-79`; without one, all are listed
     pub id: Option<String>,
 }
 

@@ -7,11 +7,14 @@ mod basics;
 mod cdi;
 mod data;
 mod docker;
+mod fabric;
 mod gather;
 mod gpu;
 pub mod hub;
+mod kernel_log;
 mod model;
 pub mod need;
+mod nodes;
 mod of;
 mod tree;
 pub mod wanted;
@@ -20,6 +23,12 @@ pub(in crate::host) use self::basics::parse_os;
 pub use self::{
     data::*,
     docker::DEPLOYMENT_LABEL,
+    fabric::FabricManager,
     gather::{Sources, gather},
+    kernel_log::{KernelLog, Xid},
+    nodes::{DeviceNodes, Node},
     wanted::{Wanted, registry_host},
+};
+pub use crate::gpu::{
+    Errors, Fabric, FabricState, Health, Holder, MemoryUse, Mode, Of, Reading, Remaps, Retired, Slowed,
 };

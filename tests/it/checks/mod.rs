@@ -3,6 +3,7 @@
 mod gpus;
 mod hub;
 mod machine;
+mod machines;
 mod nvml;
 mod tree;
 
