@@ -70,7 +70,7 @@ struct Index {
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct InitramfsIndex {
-    /// [`Trees::difference`].
+    /// How that tree differed from the kept one: [`Trees::difference`].
     made_in: Digest,
     files: Vec<KeptFile>,
 }
@@ -105,10 +105,11 @@ fn field(hasher: &mut Hasher, bytes: &[u8]) {
     hasher.update(bytes);
 }
 
-/// A kept tree, and a new one that began as it.
+/// A kept tree, which another one began as.
 #[derive(Debug)]
 pub struct Trees {
     above: Root,
+    /// The entries that both had then.
     entries: BTreeMap<String, Found>,
     key: Digest,
 }
@@ -126,10 +127,7 @@ pub fn take(above: &Root, key: Digest, tree: &Root) -> Result<Option<(Built, Tre
         let entries = kept.census()?;
         if digest_of(&entries) == index.tree {
             tree.twin(&kept, &entries)?;
-            // Their number of names has changed since.
-            let entries = by_path(kept.census()?);
-            let above = Root::open(above.path())?;
-            return Ok(Some((index.built, Trees { above, entries, key })));
+            return Ok(Some((index.built, Trees::new(above, key, entries)?)));
         }
     }
     above.remove_tree(&format!("/{NAME}"))?;
@@ -148,9 +146,8 @@ pub fn put(above: &Root, key: Digest, tree: &Root, built: &Built) -> Result<Tree
         let kept = above.beneath(TREE)?.ok_or_else(|| Error::failed("what was made is gone"))?;
         kept.twin(tree, &entries)?;
         let built = Built { spent: Vec::new(), ..built.clone() };
-        let entries = kept.census()?;
         write_index(above, INDEX, &Index { key, tree: digest_of(&entries), built })?;
-        Ok(Trees { above: Root::open(above.path())?, entries: by_path(entries), key })
+        Trees::new(above, key, entries)
     };
     fill().inspect_err(|_| {
         // The first error is the one to tell.
@@ -158,18 +155,38 @@ pub fn put(above: &Root, key: Digest, tree: &Root, built: &Built) -> Result<Tree
     })
 }
 
+/// The initramfs of a finished tree, on its way from what is kept, or to it.
+#[derive(Debug)]
+pub struct Initramfs<'t> {
+    above: &'t Root,
+    tree: &'t Root,
+    /// The tree's census before there is one.
+    before: BTreeMap<String, Found>,
+    made_in: Digest,
+}
+
 impl Trees {
-    /// A digest of how `tree` differs from the kept one, where an initramfs could see it. `entries`: its census.
+    fn new(above: &Root, key: Digest, entries: Vec<Found>) -> Result<Self> {
+        Ok(Self { above: Root::open(above.path())?, entries: by_path(entries), key })
+    }
+
+    /// That of `tree`, which has none yet.
     ///
     /// # Errors
-    /// A file of it cannot be read.
-    pub fn difference(&self, tree: &Root, entries: &[Found]) -> Result<Digest> {
+    /// The tree cannot be read.
+    pub fn initramfs<'t>(&'t self, tree: &'t Root) -> Result<Initramfs<'t>> {
+        let before = by_path(tree.census()?);
+        let made_in = self.difference(tree, &before)?;
+        Ok(Initramfs { above: &self.above, tree, before, made_in })
+    }
+
+    /// A digest of how `tree` differs from the kept one, where an initramfs could see it.
+    fn difference(&self, tree: &Root, now: &BTreeMap<String, Found>) -> Result<Digest> {
         let mut hasher = Hasher::new();
         hasher.update(self.key.as_bytes());
         let read = |path: &str| !UNREAD.iter().any(|prefix| format!("{path}/").starts_with(prefix));
-        let now: BTreeMap<&str, &Found> = entries.iter().map(|entry| (entry.path.as_str(), entry)).collect();
         for (path, entry) in now.iter().filter(|(path, _)| read(path)) {
-            if self.entries.get(*path).is_some_and(|kept| same(kept, entry)) {
+            if self.entries.get(path).is_some_and(|kept| same(kept, entry)) {
                 continue;
             }
             field(&mut hasher, path.as_bytes());
@@ -181,24 +198,26 @@ impl Trees {
                 hasher.update(digest.as_bytes());
             }
         }
-        for path in self.entries.keys().filter(|path| read(path) && !now.contains_key(path.as_str())) {
+        for path in self.entries.keys().filter(|path| read(path) && !now.contains_key(*path)) {
             field(&mut hasher, b"gone");
             field(&mut hasher, path.as_bytes());
         }
         Ok(hasher.finish())
     }
+}
 
-    /// Puts the initramfs that was made in such a tree into `tree`, with the image's time; false: there is none.
+impl Initramfs<'_> {
+    /// Puts the one that was made in such a tree into this one, with the image's time; false: there is none.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn take_initramfs(&self, made_in: Digest, tree: &Root, time: i64) -> Result<bool> {
-        let Some(index) = self.above.read(INITRAMFS_INDEX, MAX_INDEX)? else { return Ok(false) };
-        let Some(index) =
-            serde_json::from_slice(&index).ok().filter(|index: &InitramfsIndex| index.made_in == made_in)
-        else {
-            return Ok(false);
-        };
+    pub fn take(&self, time: i64) -> Result<bool> {
+        let index: Option<InitramfsIndex> = self
+            .above
+            .read(INITRAMFS_INDEX, MAX_INDEX)?
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .filter(|index: &InitramfsIndex| index.made_in == self.made_in);
+        let Some(index) = index else { return Ok(false) };
         let mut contents = Vec::new();
         for (number, file) in index.files.iter().enumerate() {
             let content = self.above.read(&format!("{INITRAMFS}/{number}"), MAX_FILE)?;
@@ -207,7 +226,7 @@ impl Trees {
             };
             contents.push(content);
         }
-        let mut planter = Planter::new(tree);
+        let mut planter = Planter::new(self.tree);
         for (KeptFile { path, mode, uid, gid, .. }, content) in index.files.iter().zip(contents) {
             let meta = Meta { mode: *mode, owner: Owner { uid: *uid, gid: *gid }, modified: time };
             planter.remove(path.as_bytes())?;
@@ -216,40 +235,36 @@ impl Trees {
         Ok(true)
     }
 
-    /// Keeps the initramfs that was just made in `tree`: what came after `before`, its census then. Where making it has changed
-    /// anything else, nothing is kept.
+    /// Keeps the one that was just made. Where making it has changed anything else, nothing is kept.
     ///
     /// # Errors
     /// It cannot be read or written.
-    pub fn put_initramfs(&self, made_in: Digest, tree: &Root, before: &[Found]) -> Result<()> {
-        self.above.remove_file(INITRAMFS_INDEX)?;
-        self.above.remove_tree(INITRAMFS)?;
+    pub fn put(self) -> Result<()> {
+        let Self { above, tree, before, made_in } = self;
+        above.remove_file(INITRAMFS_INDEX)?;
+        above.remove_tree(INITRAMFS)?;
         let now = by_path(tree.census()?);
-        let before: BTreeMap<&str, &Found> =
-            before.iter().map(|entry| (entry.path.as_str(), entry)).collect();
-        let changed = |path: &&String| match (now.get(*path), before.get(path.as_str())) {
-            (Some(now), Some(before)) => {
-                now.kind != FoundKind::Directory && described(now, true) != described(before, true)
-            }
-            _ => true,
+        let changed = |path: &&String| match (now.get(*path), before.get(*path)) {
+            // Its time alone, and how many names are in it.
+            (Some(now), Some(before)) if now.kind == FoundKind::Directory => now.kind != before.kind,
+            (now, before) => now != before,
         };
-        let gone = before.keys().filter(|path| !now.contains_key(**path)).map(|path| (*path).to_owned());
-        let paths: BTreeSet<String> = now.keys().filter(changed).cloned().chain(gone).collect();
+        let all: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
         let mut files = Vec::new();
-        make_private_dir(&path(&self.above, INITRAMFS))?;
-        for path in paths {
+        make_private_dir(&path(above, INITRAMFS))?;
+        for path in all.into_iter().filter(changed) {
             let written = WRITTEN.iter().any(|prefix| path.starts_with(prefix));
             let (true, Some(Found { kind: FoundKind::File(_), mode, uid, gid, .. })) =
-                (written, now.get(&path))
+                (written, now.get(path))
             else {
-                return self.above.remove_tree(INITRAMFS).map(drop);
+                return above.remove_tree(INITRAMFS).map(drop);
             };
             let content = tree.read(&format!("/{path}"), MAX_FILE)?.unwrap_or_default();
             let digest = Digest::of(&content);
-            self.above.write(&format!("{INITRAMFS}/{}", files.len()), &content, 0o600, Owner::current())?;
-            files.push(KeptFile { path, mode: *mode, uid: *uid, gid: *gid, digest });
+            above.write(&format!("{INITRAMFS}/{}", files.len()), &content, 0o600, Owner::current())?;
+            files.push(KeptFile { path: path.clone(), mode: *mode, uid: *uid, gid: *gid, digest });
         }
-        write_index(&self.above, INITRAMFS_INDEX, &InitramfsIndex { made_in, files })
+        write_index(above, INITRAMFS_INDEX, &InitramfsIndex { made_in, files })
     }
 }
 
@@ -257,7 +272,7 @@ impl Trees {
 fn same(kept: &Found, entry: &Found) -> bool {
     match entry.kind {
         FoundKind::Directory => described(kept, false) == described(entry, false),
-        _ => entry.shared.is_some() && entry.shared == kept.shared,
+        _ => entry.inode == kept.inode,
     }
 }
 

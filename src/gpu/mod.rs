@@ -155,14 +155,6 @@ impl Library {
     }
 }
 
-/// Loads NVML and asks it what it sees: [`Library::open`], then [`Library::observe`].
-///
-/// # Errors
-/// As theirs.
-pub fn observe(library: Option<&Path>) -> Result<Gpus, GpuError> {
-    Library::open(library)?.observe()
-}
-
 fn describe(index: u32, device: &Device<'_>) -> Gpu {
     Gpu {
         index,

@@ -10,6 +10,9 @@
 // Test code: files are read and written plainly.
 #![allow(clippy::disallowed_methods)]
 
+/// What all kinds of tests share.
+#[path = "../support/profiles.rs"]
+mod profiles;
 mod support;
 
 mod stories {

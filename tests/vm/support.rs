@@ -13,6 +13,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::profiles;
+
 /// Port of the registry, here and, through a tunnel, on the machine; `profiles/try.toml` names it.
 const REGISTRY_PORT: &str = "5017";
 /// The model that `deployments/try.yaml` serves.
@@ -90,7 +92,7 @@ pub(crate) fn turn() -> MutexGuard<'static, ()> {
 }
 
 /// The turn of one build of an image: the store that all stories share has one place for it.
-pub(crate) fn building() -> MutexGuard<'static, ()> {
+fn building() -> MutexGuard<'static, ()> {
     static BUILDING: Mutex<()> = Mutex::new(());
     BUILDING.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -156,9 +158,17 @@ impl Machine {
         Self::start(name, &["--boot", "qemu"])
     }
 
-    /// Boots a disk image as it is, by its own firmware and boot loader; it reaches nothing at all.
-    pub(crate) fn of_image(name: &str, image: &Path) -> Self {
-        Self::start(name, &["--image", &image.display().to_string()])
+    /// Locks a profile of `site`, builds an image of it, whose format is `disk`, and boots that as it is, by its own firmware
+    /// and boot loader; it reaches nothing at all.
+    pub(crate) fn of_image(name: &str, site: &Site, profile: &str, image: &str) -> Self {
+        site.bedplate(None, &["lock", profile]).expect(0);
+        let turn = building();
+        site.bedplate(None, &["build", image, "--output", "out"]).expect(0);
+        drop(turn);
+        let disk = site.path(&format!("out/{image}.disk"));
+        let machine = Self::start(name, &["--image", &disk.display().to_string()]);
+        std::fs::remove_file(disk).expect("removed");
+        machine
     }
 
     fn start(name: &str, how: &[&str]) -> Self {
@@ -224,6 +234,15 @@ impl Machine {
         let mut command = Command::new("scp");
         command.arg("-qrF").arg(self.ssh_config()).arg(from).arg(target);
         Run::of(&mut command, "").expect(0);
+    }
+
+    /// dpkg and apt find nothing amiss, and nothing differs from the lock.
+    #[track_caller]
+    pub(crate) fn assert_as_locked(&self) {
+        assert_eq!(self.sh("dpkg --verify; dpkg --audit"), "");
+        let checked = self.script("apt-get -q check").expect(0);
+        assert!(!checked.stderr.contains("E:") && !checked.stderr.contains("W:"), "{checked}");
+        self.script("bedplate verify").expect(0).says("no difference");
     }
 
     /// Waits until a command there succeeds.
@@ -385,18 +404,7 @@ impl Site {
 
     /// Takes the container images, and the deployments that start them, out of a profile.
     pub(crate) fn without_images(&self, profile: &str) {
-        let mut kept = String::new();
-        let mut leaves = false;
-        for line in self.read(profile).lines() {
-            if line.starts_with('[') {
-                leaves = ["[images]", "[deploy]"].contains(&line);
-            }
-            if !leaves {
-                kept.push_str(line);
-                kept.push('\n');
-            }
-        }
-        std::fs::write(self.path(profile), kept).expect("it writes");
+        std::fs::write(self.path(profile), profiles::without_images(&self.read(profile))).expect("it writes");
     }
 
     /// `bedplate ARGS…` here, with the secrets in its environment and the store that all sites share.

@@ -175,8 +175,8 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
     Ok(Built { time, spent: watch.spent, packages: unpacked.collect() })
 }
 
-/// Takes out of a tree of packages what was made by chance, by a clock, or by the making, before anything else goes into it: it
-/// can be kept so. [`finish`] does the same for what comes later.
+/// Takes out of a tree what was made by chance, by a clock, or by the making: of packages alone, so that it can be kept, and
+/// once more by [`finish`].
 ///
 /// # Errors
 /// The tree cannot be read or changed.
@@ -201,29 +201,20 @@ pub async fn finish(request: &Request<'_>, built: &mut Built, kept: Option<&Tree
     if !jobs.is_empty() {
         let task = "make the initramfs";
         request.progress.started(task, None, Unit::None);
-        let mut made_in = None;
-        if let Some(kept) = kept {
-            let entries = root.census()?;
-            made_in = Some((kept, kept.difference(root, &entries)?, entries));
-        }
-        let taken = match &made_in {
-            Some((kept, digest, _)) => kept.take_initramfs(*digest, root, built.time)?,
-            None => false,
-        };
+        let kept = kept.map(|trees| trees.initramfs(root)).transpose()?;
+        let taken = kept.as_ref().map_or(Ok(false), |kept| kept.take(built.time))?;
         watch.lap("look at what is kept");
         if !taken {
             watch.jobs(room.run(jobs, BTreeMap::new()).await?);
-            if let Some((kept, digest, before)) = made_in {
-                kept.put_initramfs(digest, root, &before)?;
+            if let Some(kept) = kept {
+                kept.put()?;
                 watch.lap("keep the initramfs");
             }
         }
         request.progress.finished(task, None);
     }
-    normalise::normalise(root, built.time)?;
-    watch.lap("normalise");
     built.spent.append(&mut watch.spent);
-    Ok(())
+    settle(request, built)
 }
 
 /// Whether programs of a finished tree see this clock, which is ahead by at least `days`: another C library than the one it was

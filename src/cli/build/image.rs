@@ -352,8 +352,7 @@ impl Image<'_> {
             time: built.time,
         };
         let written = self.context.run(disk::write_raw(&disk, &path, work.scratch()))?;
-        let part = |content: Written| record::Part { digest: content.digest, size: content.size };
-        let (esp, kernel, root) = (part(written.esp), part(written.uki), part(written.root));
+        let disk::Written { esp, uki: kernel, root, .. } = written;
         Ok(Piece { disk: Some(record::Disk { esp, kernel, root }), ..file(path, written.disk) })
     }
 
@@ -391,11 +390,10 @@ impl Image<'_> {
             .iter()
             .map(|layer| (layer.group.name(), layer.blob.digest, layer.blob.size))
             .collect();
-        let part = |content: Written| record::Part { digest: content.digest, size: content.size };
         let layout = record::Oci {
-            manifest: part(image.manifest),
-            config: part(image.config),
-            layers: image.layers.iter().map(|layer| part(layer.blob)).collect(),
+            manifest: image.manifest,
+            config: image.config,
+            layers: image.layers.iter().map(|layer| layer.blob).collect(),
         };
         Ok(Piece { path, digest: image.manifest.digest, bytes, layers, layout: Some(layout), disk: None })
     }

@@ -42,7 +42,12 @@ pub(super) fn read(tree: &Tree) -> Result<FabricManager> {
         installed |= tree.stat(&format!("{folder}/{UNIT}"))?.is_some();
     }
     let version = if installed { package(tree)? } else { None };
-    Ok(FabricManager { switches, installed, version, process: process(tree)? })
+    let process = match of_unit(tree)? {
+        // Started by hand it is in no unit; where there are no switches nobody asks.
+        None if !switches.is_empty() => by_name(tree)?,
+        found => found,
+    };
+    Ok(FabricManager { switches, installed, version, process })
 }
 
 /// `nvidia-fabricmanager` or, in NVIDIA's archive, with the branch at its end.
@@ -57,8 +62,8 @@ fn package(tree: &Tree) -> Result<Option<String>> {
 }
 
 /// A process of the unit, by its control group: systemd's one hierarchy, or its own beside others (systemd, "The
-/// pragmatic guide to cgroups"). Started by hand it is found by its name.
-fn process(tree: &Tree) -> Result<Option<u32>> {
+/// pragmatic guide to cgroups").
+fn of_unit(tree: &Tree) -> Result<Option<u32>> {
     if tree.stat("/sys/fs/cgroup")?.is_none() {
         return Err(Error::failed("reading `/sys/fs/cgroup`: it does not exist"));
     }
@@ -69,6 +74,11 @@ fn process(tree: &Tree) -> Result<Option<u32>> {
             return Ok(Some(process));
         }
     }
+    Ok(None)
+}
+
+/// A process of the program, by its name.
+fn by_name(tree: &Tree) -> Result<Option<u32>> {
     for entry in tree.list("/proc")? {
         let Ok(process) = entry.name.parse() else { continue };
         // It may have ended meanwhile.

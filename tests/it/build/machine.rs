@@ -7,7 +7,9 @@ use std::{
     time::Instant,
 };
 
-use crate::support::{debian, files::copy};
+use bedplate::lock::{self, Lock};
+
+use crate::support::{debian, files::copy, profiles::without_images};
 
 /// What every machine has that builds images, beside apt and what is essential.
 const TOOLS: [&str; 3] = ["util-linux", "mount", "hostname"];
@@ -34,7 +36,8 @@ fn every_shipped_image_is_the_same_on_another_release() {
     }
     for profile in std::fs::read_dir(dir.path().join("profiles")).unwrap().flatten() {
         if profile.path().extension().is_some_and(|extension| extension == "toml") {
-            without_images(&profile.path());
+            let text = std::fs::read_to_string(profile.path()).unwrap();
+            std::fs::write(profile.path(), without_images(&text)).unwrap();
         }
     }
     let other = other_release();
@@ -55,10 +58,7 @@ fn every_shipped_image_is_the_same_on_another_release() {
         eprintln!("{image}: the same on {other}; twice here in {} s, there in {there} s", here.as_secs());
         eprintln!("{}", record("out"));
         // A driver is in the record by its modules.
-        let definition = std::fs::read_to_string(dir.path().join(format!("images/{image}.toml"))).unwrap();
-        let lock = dir.path().join(format!("profiles/{}.lock", profile_of(&definition)));
-        let lock = bedplate::lock::parse("lock", &std::fs::read_to_string(lock).unwrap()).unwrap();
-        let modules = lock.modules.map(|modules| modules.package.sha256.to_string());
+        let modules = lock_of(dir.path(), &image).modules.map(|modules| modules.package.sha256.to_string());
         assert_eq!(record("out").contains("\"modules\""), modules.is_some());
         assert!(modules.is_none_or(|digest| record("out").contains(&digest)), "{image}");
         for place in ["out", "root/work"] {
@@ -80,24 +80,16 @@ fn shipped(images: &Path) -> Vec<String> {
     names
 }
 
-/// The profile that a definition names.
-fn profile_of(definition: &str) -> &str {
-    definition.split_once("profile = \"").unwrap().1.split('"').next().unwrap()
+/// The profile that an image's definition names.
+fn profile_of(dir: &Path, image: &str) -> String {
+    let definition = std::fs::read_to_string(dir.join(format!("images/{image}.toml"))).unwrap();
+    definition.split_once("profile = \"").unwrap().1.split('"').next().unwrap().to_owned()
 }
 
-/// Takes the container images, which lie in registries that are not asked here, and what starts them out of a profile: they
-/// are not in the host's image.
-fn without_images(profile: &Path) {
-    let mut leaves = false;
-    let text = std::fs::read_to_string(profile).unwrap();
-    let kept = text.lines().filter(|line| {
-        if line.starts_with('[') {
-            leaves = ["[images]", "[deploy]"].contains(line);
-        }
-        !leaves
-    });
-    let kept: Vec<&str> = kept.collect();
-    std::fs::write(profile, kept.join("\n")).unwrap();
+/// The lock of that profile.
+fn lock_of(dir: &Path, image: &str) -> Lock {
+    let lock = dir.join(format!("profiles/{}.lock", profile_of(dir, image)));
+    lock::parse("lock", &std::fs::read_to_string(lock).unwrap()).unwrap()
 }
 
 /// Debian's release before or after this machine's.
@@ -119,8 +111,7 @@ fn build_here(dir: &Path, image: &str) {
         assert!(output.status.success(), "{image}: {arguments:?}: {}", said(&output));
         said(&output)
     };
-    let definition = std::fs::read_to_string(dir.join("images").join(format!("{image}.toml"))).unwrap();
-    bedplate(&["lock", profile_of(&definition)]);
+    bedplate(&["lock", &profile_of(dir, image)]);
     let said = bedplate(&["build", image, "--output", "out", "--verify-twice"]);
     assert!(!said.contains("the second build has the same"), "{image}: {said}");
 }
@@ -133,10 +124,7 @@ fn build_there(dir: &Path, image: &str) {
         copy(&dir.join(name), &work.join(name));
     }
     // The package of the driver's modules is not brought along: they are built there again, and must be the same.
-    let definition = std::fs::read_to_string(work.join("images").join(format!("{image}.toml"))).unwrap();
-    let lock = work.join("profiles").join(format!("{}.lock", profile_of(&definition)));
-    let lock = bedplate::lock::parse("lock", &std::fs::read_to_string(lock).unwrap()).unwrap();
-    if let Some(modules) = &lock.modules {
+    if let Some(modules) = &lock_of(&work, image).modules {
         let hex = modules.package.sha256.hex();
         std::fs::remove_file(work.join("store/sha256").join(&hex[..2]).join(hex)).unwrap();
     }

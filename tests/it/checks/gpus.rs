@@ -3,11 +3,15 @@
 use std::path::Path;
 
 use bedplate::gpu::{
-    Errors, Fabric, FabricState, GpuError, Health, Holder, Library, MemoryUse, Mode, Of, Reading, Remaps,
-    Retired, Slowed, observe,
+    Errors, Fabric, FabricState, GpuError, Gpus, Health, Holder, Library, MemoryUse, Mode, Of, Reading,
+    Remaps, Retired, Slowed,
 };
 
 use super::nvml::{EIGHT, machine, standin};
+
+fn observe(library: Option<&Path>) -> Result<Gpus, GpuError> {
+    Library::open(library)?.observe()
+}
 
 #[test]
 fn eight_gpus_are_seen_with_what_they_say() {

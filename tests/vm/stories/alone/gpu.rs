@@ -1,7 +1,7 @@
 //! The images of GPU nodes hold the driver's modules, built for their kernels: what is missing is the hardware.
 //! `make test-full` alone: compiling the modules takes minutes for each image.
 
-use crate::support::{Machine, Site, building};
+use crate::support::{Machine, Site};
 
 #[test]
 fn the_gpu_nodes_images_want_nothing_but_the_hardware() {
@@ -21,12 +21,7 @@ fn wants_nothing_but_the_hardware(name: &str) {
     // Its container images lie in registries that are not asked here. They are not in the host's image.
     site.without_images(&profile);
     // Its modules are built on the way.
-    site.bedplate(None, &["lock", name]).expect(0);
-    let turn = building();
-    site.bedplate(None, &["build", name, "--output", "out"]).expect(0);
-    drop(turn);
-    let machine = Machine::of_image("gpu", &site.path(&format!("out/{name}.disk")));
-    std::fs::remove_file(site.path(&format!("out/{name}.disk"))).expect("removed");
+    let machine = Machine::of_image("gpu", &site, name, name);
 
     // Modules for this kernel, from a package, and nothing that could have compiled them. Debian's modprobe.d has them by the
     // names that the driver gives them.
@@ -57,9 +52,6 @@ fn wants_nothing_but_the_hardware(name: &str) {
     let only = ["nvidia-persistenced.service", "systemd-modules-load.service"];
     assert!(failed.lines().all(|unit| only.contains(&unit)), "{failed}");
 
-    assert_eq!(machine.sh("dpkg --verify; dpkg --audit"), "");
-    let checked = machine.script("apt-get -q check").expect(0);
-    assert!(!checked.stderr.contains("E:") && !checked.stderr.contains("W:"), "{checked}");
-    machine.script("bedplate verify").expect(0).says("no difference");
+    machine.assert_as_locked();
     machine.script("bedplate provision --dry-run").expect(0).says("nothing to do");
 }
