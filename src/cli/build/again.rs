@@ -9,6 +9,7 @@ use super::image::{Image, Report, threads};
 use crate::{
     build::{compare, root, tree::Tree, work::Work},
     error::{Doing, Error, Result},
+    lock::{Lock, LockedPackage, modules::Workshop},
     progress::{Progress, Unit},
     store::Store,
     system::{
@@ -99,7 +100,7 @@ pub(super) async fn compare(
     let place = work.scratch().join("second");
     files::make_private_dir(&place)?;
     let second = Store::open(&place.join("store"))?;
-    for package in &image.pinned.lock.packages {
+    for package in &packages(&image.pinned.lock) {
         // What is copied is verified on its way.
         let (file, _) = image.store.open_entry(&package.sha256)?.ok_or_else(|| {
             Error::failed(format!("package `{}` is not in the store any more", package.name))
@@ -138,6 +139,18 @@ pub(super) async fn compare(
         ))
         .hint("report it: this is a bug of bedplate")
     }))
+}
+
+/// What the second build needs in its store: packages of the host, and those that the driver's modules are built from, since
+/// they are built again.
+pub(super) fn packages(lock: &Lock) -> Vec<LockedPackage> {
+    let Some(modules) = &lock.modules else { return lock.packages.clone() };
+    let mut packages = lock.host_packages().into_owned();
+    packages.extend(Workshop::of(&lock.packages).into_iter().flat_map(|workshop| workshop.packages));
+    packages.retain(|package| package.sha256 != modules.package.sha256);
+    packages.sort_by_key(|package| package.sha256);
+    packages.dedup_by_key(|package| package.sha256);
+    packages
 }
 
 async fn build(image: &Image<'_>, store: PathBuf, output: &Path, elsewhere: &Elsewhere) -> Result<()> {

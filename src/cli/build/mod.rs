@@ -92,6 +92,9 @@ fn made(image: &mut Image<'_>, args: &args::Build, output: &Path) -> Result<Repo
     let packages = pinned.lock.host_packages().iter().map(|package| package.size).sum();
     refuse_small_disk(&sources.shown, disk, packages, least(sources, &pinned.lock))?;
     image.images = fetch(context, pinned, sources)?;
+    if args.verify_twice {
+        carry::packages(context, &pinned.profile, &again::packages(&pinned.lock), &mut Content::default())?;
+    }
     refuse_small_disk(&sources.shown, disk, packages, image.images.size())?;
     files::make_dir(output)?;
     let mut work = Work::begin(store.directory())?;
