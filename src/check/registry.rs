@@ -2,7 +2,7 @@
 
 use super::{
     accept::unknown_id,
-    fit, gpu, host, image, net,
+    entries, fit, gpu, host, image, net,
     report::{Layer, Weight},
     runtime, secret,
     subject::Subject,
@@ -54,7 +54,7 @@ pub struct Explanation {
     pub mend: &'static str,
 }
 
-const fn check(
+pub(super) const fn check(
     id: &'static str,
     layer: Layer,
     run: fn(&Subject<'_>, &Facts) -> Verdict,
@@ -63,9 +63,14 @@ const fn check(
     Check { id, layer, weight: Weight::Required, gpus_only: false, needs: &[], what, why, mend, run }
 }
 
-const fn on_gpus(mut check: Check, needs: &'static [&'static str]) -> Check {
+pub(super) const fn on_gpus(mut check: Check, needs: &'static [&'static str]) -> Check {
     check.gpus_only = true;
     check.needs = needs;
+    check
+}
+
+pub(super) const fn advisory(mut check: Check) -> Check {
+    check.weight = Weight::Advisory;
     check
 }
 
@@ -92,6 +97,7 @@ static REGISTRY: &[Check] = &[
             "restart the host; if another kernel starts all the same: `bedplate provision`, which has GRUB start the locked one (choose it yourself in any other boot loader)",
         ],
     ),
+    entries::CLOCK,
     check(
         "host.disk",
         Layer::Doctor,
@@ -102,6 +108,7 @@ static REGISTRY: &[Check] = &[
             "make room where the finding says, or move the directory to a larger file system",
         ],
     ),
+    entries::INODES,
     check(
         "host.memory",
         Layer::Doctor,
@@ -112,6 +119,8 @@ static REGISTRY: &[Check] = &[
             "lower `shm_size`, or use a host with more memory",
         ],
     ),
+    entries::SHM,
+    entries::LIMITS,
     check(
         "host.dns",
         Layer::Doctor,
@@ -132,6 +141,7 @@ static REGISTRY: &[Check] = &[
             "end the process that the finding names, or choose another port in the deployment",
         ],
     ),
+    entries::UPGRADES,
     on_gpus(
         check(
             "gpu.pci",
@@ -204,6 +214,7 @@ static REGISTRY: &[Check] = &[
             "give the secret where the profile's `[secrets]` says, or `bedplate secret set NAME`",
         ],
     ),
+    entries::LEAKS,
     check(
         "net.exposed",
         Layer::Doctor,
@@ -234,6 +245,10 @@ static REGISTRY: &[Check] = &[
             "`systemctl status docker`; where it is missing, `bedplate toolkit install` brings it, or `apt-get install docker.io` with `pin-packages = false`",
         ],
     ),
+    entries::STORAGE,
+    entries::CGROUP,
+    entries::CONFIGURATION,
+    entries::PACKAGE,
     on_gpus(
         check(
             "toolkit.wiring",
@@ -402,11 +417,6 @@ static REGISTRY: &[Check] = &[
 
 /// Checks of the catalogue that come with a later version.
 pub const LATER: &[&str] = &[
-    "host.clock",
-    "host.inodes",
-    "host.shm",
-    "host.limits",
-    "host.unattended-upgrades",
     "gpu.nouveau",
     "gpu.device-nodes",
     "gpu.fabric-manager",
@@ -417,11 +427,6 @@ pub const LATER: &[&str] = &[
     "gpu.thermal",
     "gpu.mig",
     "gpu.driver-branch",
-    "secret.leaks",
-    "docker.storage",
-    "docker.cgroup",
-    "docker.live-restore",
-    "toolkit.package",
     "toolkit.smoke",
     "toolkit.smoke-reload",
     "runtime.smoke",

@@ -52,6 +52,11 @@ pub(super) fn wanted(container: &Container) -> BTreeMap<Vec<String>, Value> {
     keys
 }
 
+/// The keys of `daemon.json` that a profile wants, by JSON pointer (RFC 6901), each with its value.
+pub fn daemon_keys(container: &Container) -> BTreeMap<String, Value> {
+    wanted(container).into_iter().map(|(key, value)| (pointer(&key), value)).collect()
+}
+
 fn path(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }

@@ -2,8 +2,12 @@
 
 mod facts;
 mod gating;
+mod healthy;
+mod recorded;
 mod rules;
+#[macro_use]
 mod table;
+mod table_host;
 
 use facts::World;
 

@@ -16,7 +16,9 @@ use super::{
     data::{Docker, Facts, Hub, Known, Listener, LocalModel, Resolution, SecretState},
     docker::{self, FromDocker},
     gpu, hub, model,
+    rest::Rest,
     tree::Tree,
+    volume,
     wanted::{ModelAt, Wanted},
 };
 use crate::{
@@ -65,7 +67,7 @@ impl Sources {
 }
 
 /// Runs a blocking look on a thread of its own, which may hang without holding up the program's end.
-async fn aside<T: Send + 'static>(
+pub(super) async fn aside<T: Send + 'static>(
     limit: Duration,
     what: &str,
     look: impl FnOnce() -> Result<T> + Send + 'static,
@@ -132,12 +134,14 @@ pub async fn gather(wanted: &Wanted, sources: &Sources) -> Facts {
             FromDocker {
                 daemon: Known::unknown(&*why),
                 images: wanted.images.keys().map(|name| (name.clone(), Known::unknown(&*why))).collect(),
+                details: Known::unknown(&*why),
                 containers: Known::unknown(why),
             }
         })
     };
-    let (from_tree, pci, module, user_space, nvml, cdi, listeners, daemon) =
-        tokio::join!(from_tree, pci, module, user_space, nvml, specs, listeners, daemon);
+    let rest = Box::pin(Rest::gather(wanted, sources));
+    let (from_tree, pci, module, user_space, nvml, cdi, listeners, daemon, rest) =
+        tokio::join!(from_tree, pci, module, user_space, nvml, specs, listeners, daemon, rest);
     let FromTree { mut facts, local } = match from_tree {
         Known::Ok(read) => read,
         Known::Unknown { why } => FromTree { facts: nothing_read(&why), local: BTreeMap::new() },
@@ -151,11 +155,13 @@ pub async fn gather(wanted: &Wanted, sources: &Sources) -> Facts {
     facts.docker = daemon.daemon;
     facts.images = daemon.images;
     facts.containers = daemon.containers;
+    facts.engine = daemon.details;
+    rest.into(&mut facts);
     for deployment in &wanted.deployments {
         let local = local.get(&deployment.name).cloned().unwrap_or_default();
         facts.models.entry(deployment.name.clone()).or_default().local = local;
     }
-    second(wanted, sources, &tree, &mut facts).await;
+    Box::pin(second(wanted, sources, &tree, &mut facts)).await;
     facts
 }
 
@@ -167,10 +173,15 @@ async fn second(wanted: &Wanted, sources: &Sources, tree: &Tree, facts: &mut Fac
     };
     let places: BTreeSet<String> =
         wanted.deployments.iter().map(|deployment| deployment.cache.clone()).chain([root]).collect();
+    let volumes: BTreeSet<String> =
+        places.iter().chain(&wanted.host.mounts).cloned().chain(["/".to_owned()]).collect();
     let space = {
         let tree = tree.clone();
         aside(sources.limit, "the file system", move || {
-            Ok(places.into_iter().map(|path| (path.clone(), known(basics::space(&tree, &path)))).collect())
+            let space = places.into_iter().map(|path| (path.clone(), known(basics::space(&tree, &path))));
+            let space: BTreeMap<_, _> = space.collect();
+            let volumes = volumes.into_iter().map(|path| (path.clone(), known(volume::volume(&tree, &path))));
+            Ok((space, volumes.collect::<BTreeMap<_, _>>()))
         })
     };
     let names = names(wanted, facts);
@@ -192,10 +203,12 @@ async fn second(wanted: &Wanted, sources: &Sources, tree: &Tree, facts: &mut Fac
             ask_hub(sources, tree, &wanted.hub, &deployment.model, &deployment.hf_token).await,
         )
     }));
-    let (space, names, hubs): (Known<BTreeMap<_, _>>, _, Vec<(String, Known<Hub>)>) =
-        tokio::join!(space, names, hubs);
+    let (space, names, hubs): (_, _, Vec<(String, Known<Hub>)>) = tokio::join!(space, names, hubs);
     // Where nothing came back, no path has an entry: nobody looked.
-    facts.space = space.ok().cloned().unwrap_or_default();
+    (facts.space, facts.volumes) = match space {
+        Known::Ok(both) => both,
+        Known::Unknown { .. } => Default::default(),
+    };
     facts.names = names.into_iter().collect();
     for (name, hub) in hubs {
         facts.models.entry(name).or_default().hub = hub;
@@ -245,7 +258,7 @@ fn token_on_host(tree: &Tree, directory: &str, secret: &str) -> Option<SecretStr
     (!text.is_empty()).then(|| SecretString::from(text))
 }
 
-async fn when<T>(wanted: bool, look: impl Future<Output = Known<T>>) -> Known<T> {
+pub(super) async fn when<T>(wanted: bool, look: impl Future<Output = Known<T>>) -> Known<T> {
     if wanted { look.await } else { Known::unknown("nothing was asked for") }
 }
 

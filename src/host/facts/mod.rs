@@ -5,21 +5,42 @@
 
 mod basics;
 mod cdi;
+mod clock;
 mod data;
+mod device_links;
 mod docker;
+mod engine_details;
 mod gather;
 mod gpu;
 pub mod hub;
+mod leaks;
+mod limits;
 mod model;
 pub mod need;
 mod of;
+mod processes;
+pub mod record;
+mod rest;
+mod stamp;
 mod tree;
+mod upgrades;
+mod volume;
 pub mod wanted;
+mod wanted_host;
 
 pub(in crate::host) use self::basics::parse_os;
 pub use self::{
+    clock::Clock,
     data::*,
+    device_links::DeviceLinks,
     docker::DEPLOYMENT_LABEL,
+    engine_details::{EngineDetails, LIVE_RESTORE},
     gather::{Sources, gather},
+    leaks::{Leak, Leaks},
+    limits::Limits,
+    stamp::stamp,
+    upgrades::{Upgrades, VendorToolkit},
+    volume::Volume,
     wanted::{Wanted, registry_host},
+    wanted_host::WantedOfHost,
 };

@@ -44,9 +44,6 @@ fn verbs_of_later_parts_say_so() {
         (&["verify", "/dev/null"][..], "verify"),
         (&["fleet"], "fleet"),
         (&["fleet", "roll", "p", "--hosts", "a,b"], "fleet"),
-        (&["doctor", "p", "--watch"], "--watch"),
-        (&["doctor", "p", "--record", "x"], "--record"),
-        (&["doctor", "p", "--facts", "x"], "--facts"),
     ] {
         place.refuses(arguments.iter().copied(), 2, &["not in this version yet", names], "");
     }
