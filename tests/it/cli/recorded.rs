@@ -20,7 +20,7 @@ fn place(port: u16) -> Place {
     place.config("docker-socket = \"/nonexistent/docker.sock\"\nhub = \"http://127.0.0.1:1\"\n");
     place.put(
         "deployments/d.yaml",
-        format!("name: d\nengine: vllm\nmodel: a/b\nport: {port}\nimage: 127.0.0.1:1/a:1\n"),
+        format!("name: d\nengine: vllm\nmodel: a/b\ntrust_remote_code: false\nport: {port}\nimage: 127.0.0.1:1/a:1\n"),
     );
     place
 }
