@@ -13,11 +13,13 @@
 //! | [`record`] | from what an image was made, and its parts by digest |
 //! | [`sbom`] | the packages of an image for scanners, in SPDX |
 //! | [`verify`] | a root held against a lock |
+//! | [`kept`] | what a build keeps for the next one |
 //! | [`work`] | the directory a build works in |
 
 pub mod boot;
 pub mod compare;
 pub mod groups;
+pub mod kept;
 pub mod modules;
 mod owners;
 mod purl;

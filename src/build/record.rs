@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// A part of an image: some bytes, by what they are.
+pub use super::write::Content as Part;
 use crate::{
     digest::Digest,
     error::{Error, Result},
@@ -97,23 +99,6 @@ pub struct Oci {
     pub config: Part,
     /// The layers as they are transferred, lowest first.
     pub layers: Vec<Part>,
-}
-
-/// Some bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Part {
-    /// Their digest.
-    pub digest: Digest,
-    /// How many they are.
-    pub size: u64,
-}
-
-impl Part {
-    /// The part that is these bytes.
-    pub fn of(content: &[u8]) -> Self {
-        Self { digest: Digest::of(content), size: content.len() as u64 }
-    }
 }
 
 /// The name of the record beside the image `image`.

@@ -112,8 +112,8 @@ impl Tree {
             let kind = match found.kind {
                 FoundKind::Directory => Kind::Directory,
                 FoundKind::File(size) => {
-                    let first =
-                        found.shared.map(|inode| &*names.entry(inode).or_insert_with(|| found.path.clone()));
+                    let first = (found.links > 1)
+                        .then(|| &*names.entry(found.inode).or_insert_with(|| found.path.clone()));
                     match first {
                         Some(first) if *first != found.path => Kind::Hard { to: first.clone() },
                         _ => Kind::File { size },

@@ -1,8 +1,12 @@
-//! The directory a build works in: in the store's, one build at a time, emptied before and after.
+//! The directory a build works in: in the store's, one build at a time, emptied before and after but for
+//! what is kept for the next.
 
 use std::path::{Path, PathBuf};
 
-use super::settings::{Content, Setting};
+use super::{
+    kept,
+    settings::{Content, Setting},
+};
 use crate::{
     error::{Error, Result},
     system::files::{self, HostLock, Meta, Owner, Planter, Root},
@@ -54,12 +58,18 @@ impl Work {
         self.keeps = true;
     }
 
-    /// Removes everything that was made.
+    /// The directory itself, for what a build keeps for the next.
+    pub fn above(&self) -> &Root {
+        &self.above
+    }
+
+    /// Removes everything that was made, but what is kept for the next build.
     ///
     /// # Errors
     /// Something cannot be removed.
     pub fn clear(&self) -> Result<()> {
-        for entry in self.above.list("/")?.iter().filter(|entry| entry.name != "lock") {
+        let stays = ["lock", kept::NAME];
+        for entry in self.above.list("/")?.iter().filter(|entry| !stays.contains(&entry.name.as_str())) {
             self.above.remove_tree(&format!("/{}", entry.name))?;
         }
         Ok(())

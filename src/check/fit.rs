@@ -103,6 +103,8 @@ fn exists(gpus: &Gpus, id: &str) -> bool {
     if id.starts_with("MIG-") {
         return gpus.devices.iter().any(|device| device.mig == Some(true));
     }
+    // `GPU:INSTANCE`; whether that GPU is divided so is `gpu.mig`'s matter.
+    let id = id.split_once(':').map_or(id, |(gpu, _)| gpu);
     gpus.devices.iter().any(|device| {
         device.index.to_string() == id
             || device

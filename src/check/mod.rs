@@ -28,6 +28,7 @@ pub mod up;
 mod verdict;
 
 pub use self::{
+    gpu::xid::{Action, Class, Meaning, meaning as xid_meaning, named as named_xid},
     judge::{judge, judge_only, up_to},
     registry::{Check, Explanation, LATER, explain, registry},
     subject::{Locked, Subject},

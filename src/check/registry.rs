@@ -1,5 +1,7 @@
 //! Every check there is: id, layer, weight, and what `explain` says.
 
+use std::sync::LazyLock;
+
 use super::{
     accept::unknown_id,
     entries, fit, gpu, host, image, net,
@@ -15,7 +17,7 @@ use crate::{
 };
 
 /// One check.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Check {
     /// Stable id.
     pub id: &'static str,
@@ -74,9 +76,11 @@ pub(super) const fn advisory(mut check: Check) -> Check {
     check
 }
 
-const PCI: &[&str] = &["gpu.pci"];
+/// Every check, in the catalogue's order.
+static REGISTRY: LazyLock<Vec<Check>> = LazyLock::new(|| [HOST, gpu::CHECKS, REST].concat());
 
-static REGISTRY: &[Check] = &[
+/// Checks of the host before those of GPUs.
+const HOST: &[Check] = &[
     check(
         "host.os",
         Layer::Doctor,
@@ -142,58 +146,10 @@ static REGISTRY: &[Check] = &[
         ],
     ),
     entries::UPGRADES,
-    on_gpus(
-        check(
-            "gpu.pci",
-            Layer::Doctor,
-            gpu::pci,
-            [
-                "NVIDIA display controllers in `/sys/bus/pci/devices`, against `[gpu] count`",
-                "a device that is not on PCI is a matter of hardware or passthrough: no driver can help",
-                "seat the card, check its power, or give the virtual machine its devices",
-            ],
-        ),
-        &[],
-    ),
-    on_gpus(
-        check(
-            "gpu.module",
-            Layer::Doctor,
-            gpu::module,
-            [
-                "whether the kernel module is loaded (`/sys/module/nvidia/version`); else whether one was built for this kernel, and Secure Boot",
-                "without it no process sees a GPU",
-                "absent: `bedplate provision` brings the locked kernel and the modules that were built for it (with `pin-packages = false` install driver and headers, DKMS builds it); refused: enrol the signing key; else `dmesg` says why",
-            ],
-        ),
-        PCI,
-    ),
-    on_gpus(
-        check(
-            "gpu.version-match",
-            Layer::Doctor,
-            gpu::version_match,
-            [
-                "the loaded module's version against the user-space library's, by its file name and by NVML",
-                "a driver upgraded under a running module breaks every new process, while running ones go on",
-                "reboot, or unload and load the module while nothing uses a GPU",
-            ],
-        ),
-        &["gpu.pci", "gpu.module"],
-    ),
-    on_gpus(
-        check(
-            "gpu.count",
-            Layer::Doctor,
-            gpu::count,
-            [
-                "how many GPUs NVML sees, against PCI and `[gpu] count`",
-                "a GPU that fell off the bus is still on PCI, and an engine that wants it fails or hangs",
-                "`dmesg | grep -i xid`, then power-cycle the host; if it stays away, the card or its slot is bad",
-            ],
-        ),
-        &["gpu.pci", "gpu.module", "gpu.version-match"],
-    ),
+];
+
+/// Checks after those of GPUs.
+const REST: &[Check] = &[
     check(
         "secret.modes",
         Layer::Doctor,
@@ -417,16 +373,6 @@ static REGISTRY: &[Check] = &[
 
 /// Checks of the catalogue that come with a later version.
 pub const LATER: &[&str] = &[
-    "gpu.nouveau",
-    "gpu.device-nodes",
-    "gpu.fabric-manager",
-    "gpu.persistence",
-    "gpu.ecc",
-    "gpu.xid",
-    "gpu.link",
-    "gpu.thermal",
-    "gpu.mig",
-    "gpu.driver-branch",
     "toolkit.smoke",
     "toolkit.smoke-reload",
     "runtime.smoke",
@@ -434,7 +380,7 @@ pub const LATER: &[&str] = &[
 
 /// Every check, in the order they are judged and shown.
 pub fn registry() -> &'static [Check] {
-    REGISTRY
+    &REGISTRY
 }
 
 /// What a check looks at, why it matters, and how to mend it.

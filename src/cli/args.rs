@@ -181,7 +181,7 @@ pub struct Build {
     #[arg(long, value_name = "REFERENCE")]
     pub push: Vec<String>,
 
-    /// Build though the image is there already, made from the same inputs
+    /// Build from nothing, though the image is there already, or a tree of the same packages is kept
     #[arg(long)]
     pub again: bool,
 
@@ -536,7 +536,7 @@ pub struct Bundle {
 /// `explain`.
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// Check id, such as `gpu.version-match`; without one, all are listed
+    /// Check id, such as `gpu.version-match`, or an error of the driver, such as `xid-79`; without one, all are listed
     pub id: Option<String>,
 }
 

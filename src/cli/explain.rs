@@ -10,6 +10,10 @@ use crate::{
 /// Explains one check, or lists all.
 pub fn run(context: &Context, args: &args::Explain) -> Result<()> {
     let Some(id) = &args.id else { return list(context) };
+    if let Some(found) = check::named_xid(id) {
+        let (code, meaning) = found?;
+        return xid(context, code, meaning);
+    }
     let found = check::explain(id)?;
     if context.ui.format == Format::Json {
         return context.ui.json(&serde_json::json!({
@@ -30,6 +34,23 @@ pub fn run(context: &Context, args: &args::Explain) -> Result<()> {
         found.what,
         found.why,
         found.mend
+    ))
+}
+
+/// Explains an error that the driver reports in the kernel's log.
+fn xid(context: &Context, code: u32, meaning: &check::Meaning) -> Result<()> {
+    let step = meaning.action.step();
+    if context.ui.format == Format::Json {
+        return context.ui.json(&serde_json::json!({
+            "schema": 1, "id": format!("xid-{code}"), "class": meaning.class, "action": meaning.action,
+            "means": meaning.means, "mend": step,
+        }));
+    }
+    let from: Vec<&str> = meaning.class.iter().map(|class| class.word()).collect();
+    context.ui.data(&format!(
+        "xid-{code}\n\n  check   gpu.xid\n  from    {}\n\n  means   {}\n  mend    {step}\n",
+        from.join(", or "),
+        meaning.means,
     ))
 }
 

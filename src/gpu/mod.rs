@@ -1,8 +1,18 @@
 //! NVML, through `nvml-wrapper`: which GPUs the driver sees, and why it sees none.
 
-use std::{ffi::OsStr, fmt, path::Path};
+mod fabric;
+mod health;
+mod reading;
+
+use std::{ffi::OsStr, fmt, path::Path, sync::Arc};
 
 use nvml_wrapper::{Device, Nvml, enum_wrappers::device::Brand, error::NvmlError};
+
+pub use self::{
+    fabric::{Fabric, FabricState},
+    health::{Errors, Health, Holder, MemoryUse, Mode, Of, Remaps, Retired, Slowed},
+    reading::Reading,
+};
 
 /// The library's name as the driver packages install it; the bare `.so` belongs to development packages.
 const LIBRARY: &str = "libnvidia-ml.so.1";
@@ -85,25 +95,64 @@ impl From<NvmlError> for GpuError {
     }
 }
 
-/// Asks NVML what it sees. Blocks; a broken driver can hang it, so give it a thread and a time limit.
-///
-/// `library` is a path or a name for the dynamic loader; `libnvidia-ml.so.1` where absent. A device
-/// that is counted but cannot be opened is in `lost`, an optional value that fails is absent.
-pub fn observe(library: Option<&Path>) -> Result<Gpus, GpuError> {
-    let library = library.map_or(OsStr::new(LIBRARY), Path::as_os_str);
-    let nvml = Nvml::builder().lib_path(library).init()?;
-    let driver = nvml.sys_driver_version()?;
-    let cuda = nvml.sys_cuda_driver_version().ok().map(|version| {
-        (nvml_wrapper::cuda_driver_version_major(version), nvml_wrapper::cuda_driver_version_minor(version))
-    });
-    let mut gpus = Gpus { driver, cuda, ..Gpus::default() };
-    for index in 0..nvml.device_count()? {
-        match nvml.device_by_index(index) {
-            Ok(device) => gpus.devices.push(describe(index, &device)),
-            Err(error) => gpus.lost.push((index, error.to_string())),
-        }
+/// The library, loaded and initialised. Clones share it; the last one that goes shuts it down.
+#[derive(Clone)]
+pub struct Library(Arc<Nvml>);
+
+impl fmt::Debug for Library {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Library")
     }
-    Ok(gpus)
+}
+
+impl Library {
+    /// Loads and initialises NVML. Blocks; a broken driver can hang it, so give it a thread and a time limit.
+    ///
+    /// `path` is a path or a name for the dynamic loader; `libnvidia-ml.so.1` where absent.
+    ///
+    /// # Errors
+    /// There is no library, no driver, or they do not fit together.
+    pub fn open(path: Option<&Path>) -> Result<Self, GpuError> {
+        let path = path.map_or(OsStr::new(LIBRARY), Path::as_os_str);
+        Ok(Self(Arc::new(Nvml::builder().lib_path(path).init()?)))
+    }
+
+    /// What NVML sees. Blocks. A device that is counted but does not answer is in `lost`, an optional value that
+    /// fails is absent.
+    ///
+    /// # Errors
+    /// NVML says neither its driver's version nor how many devices there are.
+    pub fn observe(&self) -> Result<Gpus, GpuError> {
+        let nvml = &self.0;
+        let driver = nvml.sys_driver_version()?;
+        let cuda = nvml.sys_cuda_driver_version().ok().map(|version| {
+            (
+                nvml_wrapper::cuda_driver_version_major(version),
+                nvml_wrapper::cuda_driver_version_minor(version),
+            )
+        });
+        let mut gpus = Gpus { driver, cuda, ..Gpus::default() };
+        for index in 0..nvml.device_count()? {
+            // A device may have a handle and be gone all the same.
+            let device = nvml.device_by_index(index).and_then(|device| match device.name() {
+                Err(error @ NvmlError::GpuLost) => Err(error),
+                _ => Ok(device),
+            });
+            match device {
+                Ok(device) => gpus.devices.push(describe(index, &device)),
+                Err(error) => gpus.lost.push((index, error.to_string())),
+            }
+        }
+        Ok(gpus)
+    }
+
+    /// How the GPU with this index is. Blocks; a broken GPU can hang it.
+    ///
+    /// # Errors
+    /// NVML cannot reach it.
+    pub fn health(&self, index: u32) -> Result<Health, GpuError> {
+        Ok(health::read(&self.0.device_by_index(index)?))
+    }
 }
 
 fn describe(index: u32, device: &Device<'_>) -> Gpu {

@@ -59,6 +59,7 @@ pub(crate) fn checks(f: &mut Fields<'_, '_>) -> Checks {
     if let Some(hours) = f.integer("readiness-hours", 1..=24 * 366) {
         checks.readiness_hours = hours;
     }
+    checks.xid_hours = f.integer("xid-hours", 1..=24 * 366);
     for text in f.texts("resolve") {
         let good = text.value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
         if !good {

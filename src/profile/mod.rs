@@ -314,6 +314,9 @@ pub struct Checks {
     pub memory_free_gib: u64,
     /// How long a readiness holds, in hours. 24 unless said.
     pub readiness_hours: u64,
+    /// How long an Xid in the kernel's log counts, in hours (`gpu.xid`). Absent: 24, and a lock that was made before
+    /// there was this key stays fresh.
+    pub xid_hours: Option<u64>,
     /// Extra host names that must resolve (`host.dns`).
     pub resolve: Vec<String>,
     /// How far off the clock may be, in seconds. 5 unless said.
@@ -338,6 +341,7 @@ impl Default for Checks {
             disk_free_gib: 0,
             memory_free_gib: 0,
             readiness_hours: 24,
+            xid_hours: None,
             resolve: Vec::new(),
             clock_seconds: None,
             inodes_free_percent: None,

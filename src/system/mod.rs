@@ -9,12 +9,14 @@
 //! | [`pipe`] | a writer into a channel |
 //! | [`clock`] | now, the boot id, the time since boot |
 //! | [`network`] | who listens where, name resolution, free ports |
+//! | [`kernel_log`] | what the kernel said since boot |
 //! | [`users`] | names and numbers of users and groups |
 //! | [`signals`] | the first SIGINT or SIGTERM as a future |
 
 pub mod clock;
 pub mod confine;
 pub mod files;
+pub mod kernel_log;
 pub mod namespace;
 pub mod network;
 pub mod pipe;

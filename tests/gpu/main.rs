@@ -15,13 +15,17 @@ use bedplate::{
         Subject, judge,
         report::{Layer, Outcome},
     },
-    gpu::observe,
+    gpu::{Gpus, Library},
     host::facts::{Sources, gather},
     profile,
     system::files::Root,
 };
 
 const NEEDS: &str = "these tests are for a machine with an NVIDIA GPU and its driver";
+
+fn observed() -> Gpus {
+    Library::open(None).and_then(|library| library.observe()).expect(NEEDS)
+}
 
 fn smi(query: &str) -> Vec<String> {
     let output = Command::new("nvidia-smi")
@@ -35,7 +39,7 @@ fn smi(query: &str) -> Vec<String> {
 #[test]
 #[ignore = "needs a GPU: make test-gpu"]
 fn nvml_says_what_nvidia_smi_says() {
-    let gpus = observe(None).expect(NEEDS);
+    let gpus = observed();
     assert!(!gpus.devices.is_empty() && gpus.lost.is_empty(), "{gpus:?}");
     let column = |query| smi(query);
     assert_eq!(column("driver_version")[0], gpus.driver);
@@ -58,7 +62,7 @@ fn nvml_says_what_nvidia_smi_says() {
 #[tokio::test]
 #[ignore = "needs a GPU: make test-gpu"]
 async fn the_checks_see_what_is_there() {
-    let here = observe(None).expect(NEEDS).devices.len();
+    let here = observed().devices.len();
     let mut sources = Sources::of(Arc::new(Root::open(Path::new("/")).unwrap()));
     // Where the driver's libraries lie in no usual place.
     sources.nvml_library = std::env::var_os("BEDPLATE_NVML").map(PathBuf::from);

@@ -10,11 +10,15 @@
 // Test code: files are read and written plainly.
 #![allow(clippy::disallowed_methods)]
 
+/// What all kinds of tests share.
+#[path = "../support/profiles.rs"]
+mod profiles;
 mod support;
 
 mod stories {
     /// Each with a machine of its own.
     mod alone {
+        mod gpu;
         mod image;
         mod kernel;
         mod provision;

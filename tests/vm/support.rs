@@ -13,6 +13,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::profiles;
+
 /// Port of the registry, here and, through a tunnel, on the machine; `profiles/try.toml` names it.
 const REGISTRY_PORT: &str = "5017";
 /// The model that `deployments/try.yaml` serves.
@@ -89,6 +91,12 @@ pub(crate) fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The turn of one build of an image: the store that all stories share has one place for it.
+fn building() -> MutexGuard<'static, ()> {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    BUILDING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The registry with the demonstration images, once a process.
 fn registry() {
     static STARTED: OnceLock<()> = OnceLock::new();
@@ -150,9 +158,17 @@ impl Machine {
         Self::start(name, &["--boot", "qemu"])
     }
 
-    /// Boots a disk image as it is, by its own firmware and boot loader; it reaches nothing at all.
-    pub(crate) fn of_image(name: &str, image: &Path) -> Self {
-        Self::start(name, &["--image", &image.display().to_string()])
+    /// Locks a profile of `site`, builds an image of it, whose format is `disk`, and boots that as it is, by its own firmware
+    /// and boot loader; it reaches nothing at all.
+    pub(crate) fn of_image(name: &str, site: &Site, profile: &str, image: &str) -> Self {
+        site.bedplate(None, &["lock", profile]).expect(0);
+        let turn = building();
+        site.bedplate(None, &["build", image, "--output", "out"]).expect(0);
+        drop(turn);
+        let disk = site.path(&format!("out/{image}.disk"));
+        let machine = Self::start(name, &["--image", &disk.display().to_string()]);
+        std::fs::remove_file(disk).expect("removed");
+        machine
     }
 
     fn start(name: &str, how: &[&str]) -> Self {
@@ -218,6 +234,15 @@ impl Machine {
         let mut command = Command::new("scp");
         command.arg("-qrF").arg(self.ssh_config()).arg(from).arg(target);
         Run::of(&mut command, "").expect(0);
+    }
+
+    /// dpkg and apt find nothing amiss, and nothing differs from the lock.
+    #[track_caller]
+    pub(crate) fn assert_as_locked(&self) {
+        assert_eq!(self.sh("dpkg --verify; dpkg --audit"), "");
+        let checked = self.script("apt-get -q check").expect(0);
+        assert!(!checked.stderr.contains("E:") && !checked.stderr.contains("W:"), "{checked}");
+        self.script("bedplate verify").expect(0).says("no difference");
     }
 
     /// Waits until a command there succeeds.
@@ -375,6 +400,11 @@ impl Site {
         assert!(text.contains(from), "`{from}` is not in `{path}`");
         std::fs::write(self.path(path), text.replace(from, to)).expect("it writes");
         self
+    }
+
+    /// Takes the container images, and the deployments that start them, out of a profile.
+    pub(crate) fn without_images(&self, profile: &str) {
+        std::fs::write(self.path(profile), profiles::without_images(&self.read(profile))).expect("it writes");
     }
 
     /// `bedplate ARGS…` here, with the secrets in its environment and the store that all sites share.

@@ -29,7 +29,7 @@ pub use scripts::this_program;
 use unpack::{Contents, Unpacking};
 
 use crate::{
-    build::owners::Diversions,
+    build::{kept::Trees, owners::Diversions},
     error::{Error, Result},
     lock::LockedPackage,
     progress::{Progress, Unit},
@@ -85,7 +85,7 @@ impl<'a> Request<'a> {
 }
 
 /// What came of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Built {
     /// The newest package's time, in seconds since 1970: nothing in the tree is newer.
     pub time: i64,
@@ -96,7 +96,7 @@ pub struct Built {
 }
 
 /// A package of a tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Unpacked {
     /// Bytes of its archive of files.
     pub bytes: u64,
@@ -175,25 +175,46 @@ pub async fn make(request: &Request<'_>) -> Result<Built> {
     Ok(Built { time, spent: watch.spent, packages: unpacked.collect() })
 }
 
-/// An initramfs for each kernel; then takes out of the tree what was made by chance, by a clock, or by the making.
-/// Nothing in it is newer than the newest package afterwards. Adds what it spent to `built`.
+/// Takes out of a tree what was made by chance, by a clock, or by the making: of packages alone, so that it can be kept, and
+/// once more by [`finish`].
 ///
 /// # Errors
-/// The initramfs cannot be made; the tree cannot be read or changed.
-pub async fn finish(request: &Request<'_>, built: &mut Built) -> Result<()> {
+/// The tree cannot be read or changed.
+pub fn settle(request: &Request<'_>, built: &mut Built) -> Result<()> {
     let mut watch = Stopwatch::new();
-    let room = request.room(built.time);
-    let jobs = initramfs(request.root, &room)?;
-    if !jobs.is_empty() {
-        let task = "make the initramfs";
-        request.progress.started(task, None, Unit::None);
-        watch.jobs(room.run(jobs, BTreeMap::new()).await?);
-        request.progress.finished(task, None);
-    }
     normalise::normalise(request.root, built.time)?;
     watch.lap("normalise");
     built.spent.append(&mut watch.spent);
     Ok(())
+}
+
+/// An initramfs for each kernel, or the one that is kept of such a tree; then takes out of the tree what was made by chance, by
+/// a clock, or by the making. Nothing in it is newer than the newest package afterwards. Adds what it spent to `built`.
+///
+/// # Errors
+/// The initramfs cannot be made; the tree cannot be read or changed.
+pub async fn finish(request: &Request<'_>, built: &mut Built, kept: Option<&Trees>) -> Result<()> {
+    let mut watch = Stopwatch::new();
+    let root = request.root;
+    let room = request.room(built.time);
+    let jobs = initramfs(root, &room)?;
+    if !jobs.is_empty() {
+        let task = "make the initramfs";
+        request.progress.started(task, None, Unit::None);
+        let kept = kept.map(|trees| trees.initramfs(root)).transpose()?;
+        let taken = kept.as_ref().map_or(Ok(false), |kept| kept.take(built.time))?;
+        watch.lap("look at what is kept");
+        if !taken {
+            watch.jobs(room.run(jobs, BTreeMap::new()).await?);
+            if let Some(kept) = kept {
+                kept.put()?;
+                watch.lap("keep the initramfs");
+            }
+        }
+        request.progress.finished(task, None);
+    }
+    built.spent.append(&mut watch.spent);
+    settle(request, built)
 }
 
 /// Whether programs of a finished tree see this clock, which is ahead by at least `days`: another C library than the one it was

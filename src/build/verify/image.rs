@@ -198,7 +198,7 @@ impl Image<'_> {
             .doing(|| format!("reading `{}`", self.path.display()))?;
         let name = self.name.file.clone();
         if let Some(expected) = self.recorded_file() {
-            self.part(&name, expected, Part { digest: read.stored.digest, size: read.stored.size });
+            self.part(&name, expected, read.stored);
         }
         let whole = read.fault.is_none();
         self.fault(&name, read.fault)?;
@@ -210,14 +210,15 @@ impl Image<'_> {
         let record = self.beside.as_ref()?;
         let part = record.parts.as_ref().and_then(|parts| parts.files.get(&self.name.file)).copied();
         if part.is_none() {
-            let name = self.name.file.clone();
-            self.findings.push(
-                Finding::new(What::NoRecord, None)
-                    .of(&name)
-                    .found(format!("`{}` does not name it", record::file_name(&self.name.stem))),
-            );
+            self.unnamed();
         }
         part
+    }
+
+    /// A finding of a record beside the image that is none of it.
+    fn unnamed(&mut self) {
+        let said = format!("`{}` does not name it", record::file_name(&self.name.stem));
+        self.findings.push(Finding::new(What::NoRecord, None).of(&self.name.file).found(said));
     }
 
     /// Holds a part against what it should be. True: it is that.

@@ -20,13 +20,16 @@ pub(crate) mod sample;
 
 use std::io::{self, Write};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     digest::{Digest, Hasher},
     error::{Error, Result},
 };
 
 /// Some content by what it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Content {
     /// Of all its bytes.
     pub digest: Digest,

@@ -18,7 +18,7 @@ use crate::{
     profile::{self, Deployment, Profile},
 };
 
-pub(super) const DRIVER: &str = "550.163.01";
+pub(super) const DRIVER: &str = "580.159.04";
 pub(super) const MODEL: &str = "Qwen/Qwen2.5-72B-Instruct";
 pub(super) const GIB: u64 = 1 << 30;
 
@@ -36,7 +36,7 @@ count = 8
 
 [driver]
 flavor = "open"
-version = "550.163.01"
+version = "580.159.04"
 
 [container]
 engine = "docker"
@@ -126,7 +126,7 @@ pub(super) fn without_gpus() -> World {
     let mut world = world();
     let text = PROFILE
         .replace("[gpu]\nmodel = \"H100\"\ncount = 8\n", "")
-        .replace("flavor = \"open\"\nversion = \"550.163.01\"", "flavor = \"none\"")
+        .replace("flavor = \"open\"\nversion = \"580.159.04\"", "flavor = \"none\"")
         .replace("gpu-access = \"cdi\"", "gpu-access = \"none\"");
     world.profile = profile(&text);
     for deployment in &mut world.deployments {
@@ -137,6 +137,10 @@ pub(super) fn without_gpus() -> World {
     world.facts.module = Known::unknown("nothing was asked for");
     world.facts.nvml = Known::unknown("nothing was asked for");
     world.facts.cdi = Known::unknown("nothing was asked for");
+    world.facts.health.clear();
+    world.facts.nodes = Known::unknown("nothing was asked for");
+    world.facts.fabric = Known::unknown("nothing was asked for");
+    world.facts.kernel_log = Known::unknown("nothing was asked for");
     world
 }
 
@@ -178,7 +182,7 @@ fn lock() -> Lock {
 pub(super) fn gpus(count: u32) -> Gpus {
     Gpus {
         driver: DRIVER.to_owned(),
-        cuda: Some("12.4".to_owned()),
+        cuda: Some("13.0".to_owned()),
         devices: (0..count)
             .map(|index| Device {
                 index,
@@ -202,6 +206,60 @@ pub(super) fn pci(count: u32) -> Vec<PciDevice> {
             driver: Some("nvidia".to_owned()),
         })
         .collect()
+}
+
+/// An H100 of a board with switches, at work.
+pub(super) fn health(index: u32) -> Health {
+    let off = Mode { now: false, next: false };
+    Health {
+        address: Reading::Value(format!("0000:{index:02x}:00.0")),
+        minor: Reading::Value(index),
+        persistence: Reading::Value(true),
+        ecc: Reading::Value(Mode { now: true, next: true }),
+        uncorrected: Reading::Value(Errors { recent: 0, ever: 0 }),
+        remaps: Reading::Value(Remaps { corrected: 0, uncorrected: 0, pending: false, failed: false }),
+        retired: Reading::NotSupported,
+        link_generation: Reading::Value(Of { now: 5, most: 5 }),
+        link_width: Reading::Value(Of { now: 16, most: 16 }),
+        clocks: Reading::Value(BTreeSet::new()),
+        temperature: Reading::Value(38),
+        mig: Reading::Value(off),
+        instances: Reading::Value(0),
+        fabric: Reading::Value(Fabric {
+            state: FabricState::Completed,
+            status: None,
+            complaints: Vec::new(),
+        }),
+        memory: Reading::Value(MemoryUse { total: 80 * GIB, used: 0 }),
+        processes: Reading::Value(Vec::new()),
+    }
+}
+
+pub(super) fn node(major: u32, minor: u32) -> Node {
+    Node { mode: 0o666, ids: (0, 0), number: Some((major, minor)) }
+}
+
+pub(super) fn nodes(count: u32) -> DeviceNodes {
+    let mut nodes = BTreeMap::from([
+        ("/dev/nvidiactl".to_owned(), node(195, 255)),
+        ("/dev/nvidia-uvm".to_owned(), node(511, 0)),
+    ]);
+    nodes.extend((0..count).map(|minor| (format!("/dev/nvidia{minor}"), node(195, minor))));
+    DeviceNodes {
+        nodes,
+        minors: (0..count).collect(),
+        mode: Some(0o666),
+        majors: keyed([("nvidia", 195), ("nvidia-uvm", 511)]),
+    }
+}
+
+pub(super) fn fabric() -> FabricManager {
+    FabricManager {
+        switches: vec!["0000:c1:00.0".to_owned()],
+        installed: true,
+        version: Some(DRIVER.to_owned()),
+        process: Some(901),
+    }
 }
 
 pub(super) fn shut(mode: u32, directory: bool) -> Known<PathState> {
@@ -289,6 +347,11 @@ fn healthy() -> Facts {
         module: Known::Ok(Module { loaded: Some(DRIVER.to_owned()), ..Module::default() }),
         user_space: Known::Ok(Some(DRIVER.to_owned())),
         nvml: Known::Ok(Nvml::Answers(gpus(8))),
+        health: (0..8).map(|index| (index, Known::Ok(health(index)))).collect(),
+        nodes: Known::Ok(nodes(8)),
+        fabric: Known::Ok(fabric()),
+        kernel_log: Known::Ok(KernelLog { reach: 90_000, whole: true, xids: Vec::new() }),
+        at: Known::Ok("2026-11-26T12:00:00Z".parse().unwrap()),
         paths: keyed([
             ("/data/minerhome", shut(0o700, true)),
             ("/data/minerhome/config.json", shut(0o600, false)),

@@ -55,7 +55,7 @@ fn a_readiness_names_what_made_it_stale() {
         ("the lock changed", |b| b.lock = Digest::of("other")),
         ("the boot id changed: the host was restarted", |b| b.boot_id = Some("other".to_owned())),
         ("the boot id cannot be seen, so nothing can be bound to it", |b| b.boot_id = None),
-        ("the loaded driver changed: 550.163.01, now none", |b| b.driver = None),
+        ("the loaded driver changed: 580.159.04, now none", |b| b.driver = None),
         ("the Docker daemon was restarted", |b| b.docker = Some("9@9".to_owned())),
         ("the Docker daemon's start cannot be seen, so nothing can be bound to it", |b| b.docker = None),
         ("the CDI specification changed", |b| b.cdi = None),

@@ -2,6 +2,7 @@
 
 mod facts;
 mod gating;
+mod gpu;
 mod healthy;
 mod recorded;
 mod rules;

@@ -14,6 +14,7 @@ use crate::{
     build::{
         boot,
         groups::Groups,
+        kept::{self, Trees},
         record::{self, Record},
         root::{self, Built},
         sbom,
@@ -131,8 +132,13 @@ pub(super) fn inputs(sources: &ImageSources, bundle: &Bundle) -> Result<(Digest,
 
 impl Image<'_> {
     /// Makes the tree: packages, what the profile says, what the definition says. Also says which paths are
-    /// configuration.
-    pub(super) fn tree(&self, tree: &Arc<Root>) -> Result<(Built, BTreeSet<String>)> {
+    /// configuration. What an earlier build has kept in `work` is used again, unless it is `anew`.
+    pub(super) fn tree(
+        &self,
+        tree: &Arc<Root>,
+        work: &Work,
+        anew: bool,
+    ) -> Result<(Built, BTreeSet<String>)> {
         let context = self.context;
         let progress = context.ui.progress();
         let program = root::this_program()?;
@@ -154,7 +160,7 @@ impl Image<'_> {
         let settings = settings::settings(definition, root.as_deref());
         self.refuse_both(&settings)?;
         context.run(async {
-            let mut built = root::make(&request).await?;
+            let (mut built, kept) = self.packages(&request, work, anew).await?;
             work::refuse_lacking(tree, &settings::needs(definition), &self.sources.shown)?;
             let begun = Instant::now();
             let before = paths(tree)?;
@@ -188,9 +194,37 @@ impl Image<'_> {
             owned.insert(record::IN_TREE.to_owned());
             owned.extend(settings.iter().map(|Setting { path, .. }| format!("/{path}")));
             built.spent.push(("what the profile and the definition say".to_owned(), begun.elapsed()));
-            root::finish(&request, &mut built).await?;
+            root::finish(&request, &mut built, kept.as_ref()).await?;
             Ok((built, owned))
         })
+    }
+
+    /// The tree with its packages configured: the one that is kept of the same packages, or a new one, which is kept.
+    async fn packages(
+        &self,
+        request: &root::Request<'_>,
+        work: &Work,
+        anew: bool,
+    ) -> Result<(Built, Option<Trees>)> {
+        let begun = Instant::now();
+        let key = kept::key(&self.program, request.packages, request.architecture);
+        let taken = if anew { None } else { kept::take(work.above(), key, request.root)? };
+        if let Some((mut built, trees)) = taken {
+            built.spent.push(("take the packages that are kept".to_owned(), begun.elapsed()));
+            return Ok((built, Some(trees)));
+        }
+        let mut built = root::make(request).await?;
+        root::settle(request, &mut built)?;
+        let begun = Instant::now();
+        let kept = match kept::put(work.above(), key, request.root, &built) {
+            Ok(trees) => Some(trees),
+            Err(error) => {
+                self.context.ui.warn(&format!("nothing is kept for the next build: {error}"));
+                None
+            }
+        };
+        built.spent.push(("keep the packages for the next build".to_owned(), begun.elapsed()));
+        Ok((built, kept))
     }
 
     /// The profile without what the definition leaves out.
@@ -318,8 +352,7 @@ impl Image<'_> {
             time: built.time,
         };
         let written = self.context.run(disk::write_raw(&disk, &path, work.scratch()))?;
-        let part = |content: Written| record::Part { digest: content.digest, size: content.size };
-        let (esp, kernel, root) = (part(written.esp), part(written.uki), part(written.root));
+        let disk::Written { esp, uki: kernel, root, .. } = written;
         Ok(Piece { disk: Some(record::Disk { esp, kernel, root }), ..file(path, written.disk) })
     }
 
@@ -357,11 +390,10 @@ impl Image<'_> {
             .iter()
             .map(|layer| (layer.group.name(), layer.blob.digest, layer.blob.size))
             .collect();
-        let part = |content: Written| record::Part { digest: content.digest, size: content.size };
         let layout = record::Oci {
-            manifest: part(image.manifest),
-            config: part(image.config),
-            layers: image.layers.iter().map(|layer| part(layer.blob)).collect(),
+            manifest: image.manifest,
+            config: image.config,
+            layers: image.layers.iter().map(|layer| layer.blob).collect(),
         };
         Ok(Piece { path, digest: image.manifest.digest, bytes, layers, layout: Some(layout), disk: None })
     }
@@ -416,13 +448,22 @@ impl Image<'_> {
             tool: env!("CARGO_PKG_VERSION").to_owned(),
             program: Some(self.program),
             time,
-            modules: BTreeMap::new(),
+            modules: self.modules(),
             parts: Some(record::Parts {
                 files: files.filter_map(|piece| Some((name(piece)?, part(piece)))).collect(),
                 oci: layout,
                 disk: parts.values().find_map(|piece| piece.disk),
             }),
         }
+    }
+
+    /// The driver's modules of the lock, by the kernel's release.
+    fn modules(&self) -> BTreeMap<String, record::Modules> {
+        let lock = &self.pinned.lock;
+        let set = lock.set.as_ref().and_then(|set| Some((set.kernel.clone()?, set.driver.clone()?)));
+        let (Some((release, driver)), Some(modules)) = (set, &lock.modules) else { return BTreeMap::new() };
+        let package = record::Part { digest: modules.package.sha256, size: modules.package.size };
+        BTreeMap::from([(release, record::Modules { driver, package })])
     }
 
     fn record_in_tree(&self, time: i64) -> Result<Setting> {

@@ -96,7 +96,7 @@ fn made(image: &mut Image<'_>, args: &args::Build, output: &Path) -> Result<Repo
     files::make_dir(output)?;
     let mut work = Work::begin(store.directory())?;
     let tree = Arc::new(work.tree()?);
-    let (built, owned) = image.tree(&tree)?;
+    let (built, owned) = image.tree(&tree, &work, args.again)?;
     let mut report = image.write(&tree, built, &owned, (&work, output))?;
     if args.verify_twice {
         let progress = context.ui.progress();

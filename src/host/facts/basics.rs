@@ -33,7 +33,7 @@ pub(super) fn one_line(error: &Error) -> String {
     line
 }
 
-fn required(tree: &Tree, path: &str) -> Result<String> {
+pub(super) fn required(tree: &Tree, path: &str) -> Result<String> {
     tree.text(path, SMALL)?.ok_or_else(|| Error::failed(format!("reading `{path}`: it does not exist")))
 }
 

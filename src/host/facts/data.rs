@@ -62,6 +62,11 @@ pub fn looked_up<'a, T>(table: &'a BTreeMap<String, Known<T>>, key: &str) -> Res
     table.get(key).map_or(Err("nothing was looked at"), Known::as_result)
 }
 
+/// As [`looked_up`], of the GPU with this index.
+pub fn looked_at<T>(table: &BTreeMap<u32, Known<T>>, index: u32) -> Result<&T, &str> {
+    table.get(&index).map_or(Err("nothing was looked at"), Known::as_result)
+}
+
 /// What was observed on a host, as plain data. Gathered first, reasoned about afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -90,6 +95,16 @@ pub struct Facts {
     pub user_space: Known<Option<String>>,
     /// What NVML says.
     pub nvml: Known<Nvml>,
+    /// How each GPU is that NVML reaches, by its index.
+    pub health: BTreeMap<u32, Known<super::Health>>,
+    /// Device nodes of the driver.
+    pub nodes: Known<super::DeviceNodes>,
+    /// NVSwitches, and Fabric Manager.
+    pub fabric: Known<super::FabricManager>,
+    /// What the kernel's log says of GPUs.
+    pub kernel_log: Known<super::KernelLog>,
+    /// When this was looked at.
+    pub at: Known<jiff::Timestamp>,
     /// Modes, owners and links of directories and files that must be shut, by path.
     pub paths: BTreeMap<String, Known<PathState>>,
     /// Whether each secret resolves to something, by name. Never a value.

@@ -13,9 +13,9 @@ use tokio::time::timeout;
 use super::{
     basics::{self, known, one_line},
     cdi,
-    data::{Docker, Facts, Hub, Known, Listener, LocalModel, Resolution, SecretState},
+    data::{Docker, Facts, Hub, Known, Listener, LocalModel, Nvml, Resolution, SecretState},
     docker::{self, FromDocker},
-    gpu, hub, model,
+    fabric, gpu, hub, kernel_log, model, nodes,
     rest::Rest,
     tree::Tree,
     volume,
@@ -23,7 +23,8 @@ use super::{
 };
 use crate::{
     error::Result,
-    system::{files::Root, network, users::Users},
+    gpu::{Health, Library},
+    system::{clock, files::Root, network, users::Users},
 };
 
 /// Where facts come from. Nothing is taken from the environment: the caller passes what it holds.
@@ -96,6 +97,11 @@ struct FromTree {
 
 /// Gathers what is wanted.
 pub async fn gather(wanted: &Wanted, sources: &Sources) -> Facts {
+    // All sources at once make a future that is too large to be held by value.
+    Box::pin(everything(wanted, sources)).await
+}
+
+async fn everything(wanted: &Wanted, sources: &Sources) -> Facts {
     let tree = Tree::new(Arc::clone(&sources.root));
     let limit = sources.limit;
     let from_tree = {
@@ -120,6 +126,14 @@ pub async fn gather(wanted: &Wanted, sources: &Sources) -> Facts {
         let library = sources.nvml_library.clone();
         aside(limit, "NVML", move || gpu::nvml(library.as_deref()))
     });
+    let fabric = when(wanted.gpus, {
+        let tree = tree.clone();
+        aside(limit, "what is known of Fabric Manager", move || fabric::read(&tree))
+    });
+    let kernel_log = when(wanted.gpus, {
+        let tree = tree.clone();
+        aside(limit, "the kernel's log", move || kernel_log::read(&tree))
+    });
     let specs = when(wanted.gpus && wanted.cdi, {
         let tree = tree.clone();
         aside(limit, "the CDI specifications", move || cdi::specs(&tree))
@@ -140,8 +154,8 @@ pub async fn gather(wanted: &Wanted, sources: &Sources) -> Facts {
         })
     };
     let rest = Box::pin(Rest::gather(wanted, sources));
-    let (from_tree, pci, module, user_space, nvml, cdi, listeners, daemon, rest) =
-        tokio::join!(from_tree, pci, module, user_space, nvml, specs, listeners, daemon, rest);
+    let (from_tree, pci, module, user_space, nvml, fabric, kernel_log, cdi, listeners, daemon, rest) =
+        tokio::join!(from_tree, pci, module, user_space, nvml, fabric, kernel_log, specs, listeners, daemon, rest);
     let FromTree { mut facts, local } = match from_tree {
         Known::Ok(read) => read,
         Known::Unknown { why } => FromTree { facts: nothing_read(&why), local: BTreeMap::new() },
@@ -149,7 +163,14 @@ pub async fn gather(wanted: &Wanted, sources: &Sources) -> Facts {
     facts.pci = pci;
     facts.module = module;
     facts.user_space = user_space;
-    facts.nvml = nvml;
+    let library;
+    (facts.nvml, library) = match nvml {
+        Known::Ok((nvml, library)) => (Known::Ok(nvml), library),
+        Known::Unknown { why } => (Known::Unknown { why }, None),
+    };
+    facts.fabric = fabric;
+    facts.kernel_log = kernel_log;
+    facts.at = Known::Ok(clock::now());
     facts.cdi = cdi;
     facts.listeners = listeners;
     facts.docker = daemon.daemon;
@@ -161,8 +182,30 @@ pub async fn gather(wanted: &Wanted, sources: &Sources) -> Facts {
         let local = local.get(&deployment.name).cloned().unwrap_or_default();
         facts.models.entry(deployment.name.clone()).or_default().local = local;
     }
+    let (nodes, health) = tokio::join!(
+        // NVML, asked by root, makes nodes that are missing: what is missing now stays so.
+        when(wanted.gpus, {
+            let tree = tree.clone();
+            aside(limit, "`/dev`", move || nodes::read(&tree))
+        }),
+        health(library, &facts, limit),
+    );
+    (facts.nodes, facts.health) = (nodes, health);
     Box::pin(second(wanted, sources, &tree, &mut facts)).await;
     facts
+}
+
+/// How each GPU is, each asked on a thread of its own: one that hangs makes only what is said of it unknown.
+async fn health(library: Option<Library>, facts: &Facts, limit: Duration) -> BTreeMap<u32, Known<Health>> {
+    let (Some(library), Known::Ok(Nvml::Answers(gpus))) = (library, &facts.nvml) else {
+        return BTreeMap::new();
+    };
+    let looks = gpus.devices.iter().map(async |gpu| {
+        let (index, library) = (gpu.index, library.clone());
+        let what = format!("NVML, asked about GPU {index},");
+        (index, aside(limit, &what, move || gpu::health(&library, index)).await)
+    });
+    futures_util::future::join_all(looks).await.into_iter().collect()
 }
 
 /// What can only be looked at when the first sources have answered.

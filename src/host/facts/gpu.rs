@@ -7,11 +7,11 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    gpu::{self, GpuError},
+    gpu::{self, GpuError, Health, Library},
 };
 
 /// NVIDIA's vendor id (PCI-SIG).
-const NVIDIA: &str = "0x10de";
+pub(super) const NVIDIA: &str = "0x10de";
 /// Where the driver packages install the library: Debian and Ubuntu, then others.
 const LIBRARIES: [&str; 2] = ["/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1", "/usr/lib64/libnvidia-ml.so.1"];
 /// `modules.dep` of a distribution's kernel is below 1 MB.
@@ -19,6 +19,11 @@ const MODULES_DEP: u64 = 16 << 20;
 
 /// NVIDIA's display controllers (PCI class 03) in sysfs.
 pub(super) fn pci(tree: &Tree) -> Result<Vec<PciDevice>> {
+    devices_of_class(tree, NVIDIA, "0x03")
+}
+
+/// Devices of a vendor whose class begins so, in sysfs.
+pub(super) fn devices_of_class(tree: &Tree, vendor: &str, class: &str) -> Result<Vec<PciDevice>> {
     const DEVICES: &str = "/sys/bus/pci/devices";
     if tree.stat("/sys/bus")?.is_none() {
         return Err(Error::failed("reading `/sys/bus`: it does not exist; is sysfs mounted?"));
@@ -34,7 +39,7 @@ pub(super) fn pci(tree: &Tree) -> Result<Vec<PciDevice>> {
                 .trim()
                 .to_owned())
         };
-        if value("vendor")? != NVIDIA || !value("class")?.starts_with("0x03") {
+        if value("vendor")? != vendor || !value("class")?.starts_with(class) {
             continue;
         }
         let driver = tree.root().read_link(&format!("{place}/driver"))?;
@@ -124,30 +129,41 @@ pub(super) fn user_space(tree: &Tree, library: Option<&str>) -> Result<Option<St
     Ok(None)
 }
 
-/// What NVML says. An answer such as "not loaded" is known; anything odd is an error.
-pub(super) fn nvml(library: Option<&std::path::Path>) -> Result<Nvml> {
-    match gpu::observe(library) {
-        Ok(gpus) => Ok(Nvml::Answers(Gpus {
-            driver: gpus.driver,
-            cuda: gpus.cuda.map(|(major, minor)| format!("{major}.{minor}")),
-            devices: gpus
-                .devices
-                .into_iter()
-                .map(|gpu| Device {
-                    index: gpu.index,
-                    name: gpu.name,
-                    uuid: gpu.uuid,
-                    memory: gpu.memory,
-                    mig: gpu.mig,
-                    compute_capability: gpu.compute_capability,
-                    brand: gpu.brand.map(str::to_owned),
-                })
-                .collect(),
-            lost: gpus.lost.into_iter().map(|(index, why)| format!("GPU {index}: {why}")).collect(),
-        })),
-        Err(GpuError::NoLibrary(why)) => Ok(Nvml::NoLibrary(why)),
-        Err(GpuError::DriverNotLoaded) => Ok(Nvml::DriverNotLoaded),
-        Err(GpuError::VersionMismatch) => Ok(Nvml::VersionMismatch),
+/// What NVML says, and the library that said it, to be asked further. An answer such as "not loaded" is known;
+/// anything odd is an error.
+pub(super) fn nvml(library: Option<&std::path::Path>) -> Result<(Nvml, Option<Library>)> {
+    let seen = Library::open(library).and_then(|library| Ok((library.observe()?, library)));
+    match seen {
+        Ok((gpus, library)) => Ok((Nvml::Answers(answers(gpus)), Some(library))),
+        Err(GpuError::NoLibrary(why)) => Ok((Nvml::NoLibrary(why), None)),
+        Err(GpuError::DriverNotLoaded) => Ok((Nvml::DriverNotLoaded, None)),
+        Err(GpuError::VersionMismatch) => Ok((Nvml::VersionMismatch, None)),
         Err(error) => Err(Error::failed(error.to_string())),
+    }
+}
+
+/// How one GPU is.
+pub(super) fn health(library: &Library, index: u32) -> Result<Health> {
+    library.health(index).map_err(|error| Error::failed(error.to_string()))
+}
+
+fn answers(gpus: gpu::Gpus) -> Gpus {
+    Gpus {
+        driver: gpus.driver,
+        cuda: gpus.cuda.map(|(major, minor)| format!("{major}.{minor}")),
+        devices: gpus
+            .devices
+            .into_iter()
+            .map(|gpu| Device {
+                index: gpu.index,
+                name: gpu.name,
+                uuid: gpu.uuid,
+                memory: gpu.memory,
+                mig: gpu.mig,
+                compute_capability: gpu.compute_capability,
+                brand: gpu.brand.map(str::to_owned),
+            })
+            .collect(),
+        lost: gpus.lost.into_iter().map(|(index, why)| format!("GPU {index}: {why}")).collect(),
     }
 }

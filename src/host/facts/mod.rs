@@ -10,13 +10,16 @@ mod data;
 mod device_links;
 mod docker;
 mod engine_details;
+mod fabric;
 mod gather;
 mod gpu;
 pub mod hub;
+mod kernel_log;
 mod leaks;
 mod limits;
 mod model;
 pub mod need;
+mod nodes;
 mod of;
 mod processes;
 pub mod record;
@@ -35,12 +38,18 @@ pub use self::{
     device_links::DeviceLinks,
     docker::DEPLOYMENT_LABEL,
     engine_details::{EngineDetails, LIVE_RESTORE},
+    fabric::FabricManager,
     gather::{Sources, gather},
+    kernel_log::{KernelLog, Xid},
     leaks::{Leak, Leaks},
     limits::Limits,
+    nodes::{DeviceNodes, Node},
     stamp::stamp,
     upgrades::{Upgrades, VendorToolkit},
     volume::Volume,
     wanted::{Wanted, registry_host},
     wanted_host::WantedOfHost,
+};
+pub use crate::gpu::{
+    Errors, Fabric, FabricState, Health, Holder, MemoryUse, Mode, Of, Reading, Remaps, Retired, Slowed,
 };

@@ -70,7 +70,7 @@ fn apt_get(root: &Root) -> Command {
     for (name, value) in [
         ("Dir::Etc::sourcelist", format!("{APT}/sources.list")),
         ("Dir::Etc::sourceparts", "/dev/null".to_owned()),
-        ("Dir::Etc::preferences", "/dev/null".to_owned()),
+        ("Dir::Etc::preferences", format!("{APT}/preferences")),
         ("Dir::Etc::preferencesparts", "/dev/null".to_owned()),
         ("Dir::State::lists", format!("{APT}/lists")),
         ("Dir::Cache", format!("{APT}/cache")),

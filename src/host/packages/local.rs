@@ -41,7 +41,7 @@ pub(super) fn make(root: &Root, store: &Store, packages: &BTreeMap<&str, &Locked
         root.make_dir(&format!("{APT}/{folder}"), 0o700, owner)?;
     }
     let mut made = Made::default();
-    let mut index = String::new();
+    let (mut index, mut preferences) = (String::new(), String::new());
     for (key, package) in packages {
         let what = || format!("taking package `{}` {} from the store", package.name, package.version);
         let mut file = store.open_verified(&package.sha256).doing(what)?;
@@ -56,10 +56,14 @@ pub(super) fn make(root: &Root, store: &Store, packages: &BTreeMap<&str, &Locked
         }
         made.installed.insert((*key).to_owned(), number(&stanza, "installed-size"));
         index.push_str(&in_index(&stanza));
-        let LockedPackage { size, sha256, .. } = package;
+        let LockedPackage { version, size, sha256, .. } = package;
+        // Else the candidate of a package that is there in a newer version is that one, of which there is no file: a downgrade that
+        // was cut while it was unpacked could never be finished (apt_preferences(5): above 1000, a downgrade too).
+        preferences.push_str(&format!("Package: {key}\nPin: version {version}\nPin-Priority: 1001\n\n"));
         index.push_str(&format!("Filename: ./{name}\nSize: {size}\nSHA256: {}\n\n", sha256.hex()));
     }
     root.write(&format!("{REPOSITORY}/{INDEX}"), index.as_bytes(), 0o600, owner)?;
+    root.write(&format!("{APT}/preferences"), preferences.as_bytes(), 0o600, owner)?;
     let sources = format!("deb [trusted=yes] file:{REPOSITORY} ./\n");
     root.write(&format!("{APT}/sources.list"), sources.as_bytes(), 0o600, owner)?;
     Ok(made)

@@ -33,8 +33,10 @@ pub struct Found {
     pub gid: u32,
     /// Last change, in seconds since 1970.
     pub modified: i64,
-    /// Device and inode number, where it has more than one name.
-    pub shared: Option<(u64, u64)>,
+    /// Device and inode number.
+    pub inode: (u64, u64),
+    /// How many names it has.
+    pub links: u64,
     /// Extended attributes by full name.
     pub xattrs: BTreeMap<String, Vec<u8>>,
 }
@@ -171,7 +173,6 @@ impl Root {
 const READ: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 fn entry(path: String, kind: FoundKind, stat: &RawStat, xattrs: BTreeMap<String, Vec<u8>>) -> Found {
-    let shared = (stat.st_nlink > 1 && kind != FoundKind::Directory).then_some((stat.st_dev, stat.st_ino));
     Found {
         path,
         kind,
@@ -179,7 +180,8 @@ fn entry(path: String, kind: FoundKind, stat: &RawStat, xattrs: BTreeMap<String,
         uid: stat.st_uid,
         gid: stat.st_gid,
         modified: stat.st_mtime,
-        shared,
+        inode: (stat.st_dev, stat.st_ino),
+        links: stat.st_nlink,
         xattrs,
     }
 }

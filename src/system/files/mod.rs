@@ -13,6 +13,7 @@ mod partial;
 mod pending;
 mod plant;
 mod root;
+mod twin;
 mod volume;
 mod walk;
 
@@ -92,6 +93,8 @@ pub struct Stat {
     pub inode: u64,
     /// Device number.
     pub device: u64,
+    /// Of a character device: its major and minor number.
+    pub number: Option<(u32, u32)>,
     /// Last change of the content.
     pub modified: jiff::Timestamp,
 }
@@ -124,6 +127,8 @@ impl Stat {
             links: u64::from(raw.st_nlink),
             inode: raw.st_ino,
             device: raw.st_dev,
+            number: (FileType::from_raw_mode(raw.st_mode) == FileType::CharacterDevice)
+                .then(|| (rustix::fs::major(raw.st_rdev), rustix::fs::minor(raw.st_rdev))),
             modified: jiff::Timestamp::new(raw.st_mtime, nanoseconds).unwrap_or_default(),
         }
     }

@@ -191,7 +191,7 @@ impl<'r> Planter<'r> {
     }
 
     /// The directory of a path, open, made where it is not there, and the last part of the path.
-    fn place<'p>(&mut self, path: &'p [u8]) -> Result<(Rc<OwnedFd>, &'p [u8])> {
+    pub(super) fn place<'p>(&mut self, path: &'p [u8]) -> Result<(Rc<OwnedFd>, &'p [u8])> {
         let (above, name) = match path.iter().rposition(|byte| *byte == b'/') {
             Some(end) => (&path[..end], &path[end + 1..]),
             None => (&b""[..], path),

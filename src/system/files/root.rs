@@ -127,16 +127,24 @@ impl Root {
             None => return Ok(None),
             Some(stat) => must_be_file(&place, &stat, "reading")?,
         }
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = match openat(&place.parent, place.name.as_str(), flags, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::LOOP) => return Err(link(&place.parent, &place.name, &place.shown)),
-            Err(error) => return Err(failure("reading", &place.shown, error)),
-        };
+        let Some(fd) = open_to_read(&place)? else { return Ok(None) };
         let stat = Stat::from_raw(&fstat(&fd).map_err(|error| failure("reading", &place.shown, error))?);
         must_be_file(&place, &stat, "reading")?;
         Ok(Some((std::fs::File::from(fd), stat)))
+    }
+
+    /// Opens a regular file or a character device for reading, without blocking; `None` if nothing is there. Only for
+    /// devices whose mere opening does nothing, such as `/dev/kmsg`.
+    ///
+    /// # Errors
+    /// A link, or anything else that cannot be read so.
+    pub fn open_stream(&self, path: &str) -> Result<Option<std::fs::File>> {
+        let Some(place) = self.place(path)? else { return Ok(None) };
+        let Some(stat) = stat_in(&place)? else { return Ok(None) };
+        if stat.number.is_none() {
+            must_be_file(&place, &stat, "reading")?;
+        }
+        Ok(open_to_read(&place)?.map(std::fs::File::from))
     }
 
     /// Writes a file, whole or not at all: beside its target, flushed, renamed. It can be read by
@@ -401,6 +409,16 @@ fn stat_in(place: &Place) -> Result<Option<Stat>> {
     match statat(&place.parent, place.name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(raw) => Ok(Some(Stat::from_raw(&raw))),
         Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(failure("reading", &place.shown, error)),
+    }
+}
+
+fn open_to_read(place: &Place) -> Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(&place.parent, place.name.as_str(), flags, Mode::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::LOOP) => Err(link(&place.parent, &place.name, &place.shown)),
         Err(error) => Err(failure("reading", &place.shown, error)),
     }
 }

@@ -100,6 +100,17 @@ pub(super) struct Made {
     security: Server,
 }
 
+/// The place knows these archives, by the keys they are signed with, and no others.
+pub(crate) fn mirrors(place: &Place, keys: &Keys, debian: &str, security: &str) {
+    place.put("home/archive.asc", keys.armored(BY));
+    let key = place.at("home/archive.asc");
+    let one = |name: &str, url: &str| {
+        format!("[archive.{name}]\nmirrors = [\"{url}\"]\nkeyring = \"{}\"\n", key.display())
+    };
+    let text = one("debian", debian) + &one("debian-security", security);
+    place.config(&format!("retries = 0\napt-directory = \"{}\"\n{text}", place.at("no-apt").display()));
+}
+
 impl Made {
     pub(super) async fn new(images: &str, main: Vec<Package>, security: Vec<Package>) -> Self {
         let keys = Keys::with(SIGNER);
@@ -111,7 +122,6 @@ impl Made {
             security: Server::start(updates).await,
             keys,
         };
-        made.place.put("home/archive.asc", made.keys.armored(BY));
         made.mirrors(&made.debian.url, &made.security.url);
         made.place.put(
             "profiles/gpu.toml",
@@ -125,15 +135,7 @@ impl Made {
     }
 
     pub(super) fn mirrors(&self, debian: &str, security: &str) {
-        let key = self.place.at("home/archive.asc");
-        let one = |name: &str, url: &str| {
-            format!("[archive.{name}]\nmirrors = [\"{url}\"]\nkeyring = \"{}\"\n", key.display())
-        };
-        let text = one("debian", debian) + &one("debian-security", security);
-        self.place.config(&format!(
-            "retries = 0\napt-directory = \"{}\"\n{text}",
-            self.place.at("no-apt").display()
-        ));
+        mirrors(&self.place, &self.keys, debian, security);
     }
 
     fn change(&self, main: Vec<Package>, security: Vec<Package>) {

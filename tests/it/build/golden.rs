@@ -11,9 +11,9 @@ use bedplate::store::Store;
 use super::made::{IMAGE, LIBC, apt, base_files, profile};
 use crate::{
     apt::{
-        fixtures::{BY, SIGNER, engine},
+        fixtures::{SIGNER, engine},
         keys::Keys,
-        locking::trixie,
+        locking::{mirrors, trixie},
         package::{Package, Packing},
         server::Server,
     },
@@ -63,12 +63,7 @@ async fn an_image_has_the_digests_it_always_had() {
         let keys = Keys::with(SIGNER);
         let (debian, security) = trixie(&keys, &packages(), &[]);
         let (debian, security) = (Server::start(debian).await, Server::start(security).await);
-        place.put("home/archive.asc", keys.armored(BY));
-        let key = place.at("home/archive.asc");
-        let one = |name: &str, url: &str| {
-            format!("[archive.{name}]\nmirrors = [\"{url}\"]\nkeyring = \"{}\"\n", key.display())
-        };
-        place.config(&format!("{}{}", one("debian", &debian.url), one("debian-security", &security.url)));
+        mirrors(&place, &keys, &debian.url, &security.url);
         place.run(["--store", store, "lock", "small"]).exits(0);
         std::fs::copy(place.at("profiles/small.lock"), Path::new(GOLDEN).join("small.lock")).unwrap();
     } else {

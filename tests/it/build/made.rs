@@ -13,9 +13,9 @@ use bedplate::digest::Digest;
 use crate::{
     apt::{
         archive::Archive,
-        fixtures::{BY, SIGNER, engine},
+        fixtures::{SIGNER, engine},
         keys::Keys,
-        locking::trixie,
+        locking::{mirrors, trixie},
         package::{Package, Packing},
         server::Server,
     },
@@ -114,17 +114,7 @@ impl Made {
             security: Server::start(security).await,
         };
         let place = &made.place;
-        place.put("home/archive.asc", made.keys.armored(BY));
-        let one = |name: &str, url: &str| {
-            let key = place.at("home/archive.asc");
-            format!("[archive.{name}]\nmirrors = [\"{url}\"]\nkeyring = \"{}\"\n", key.display())
-        };
-        place.config(&format!(
-            "retries = 0\napt-directory = \"{}\"\n{}{}",
-            place.at("no-apt").display(),
-            one("debian", &made.debian.url),
-            one("debian-security", &made.security.url)
-        ));
+        mirrors(place, &made.keys, &made.debian.url, &made.security.url);
         place.put("profiles/small.toml", profile(wanted));
         place.put("images/small.toml", IMAGE);
         made.run(&["lock", "small"]).exits(0);

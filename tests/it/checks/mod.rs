@@ -4,6 +4,7 @@ mod gpus;
 mod host;
 mod hub;
 mod machine;
+mod machines;
 mod nvml;
 mod tree;
 

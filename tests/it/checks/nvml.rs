@@ -38,5 +38,15 @@ pub(super) fn standin(script: &str) -> (TempDir, PathBuf) {
     (directory, library)
 }
 
+/// The script of a machine in `tests/standin/machines`. Its first line may be `like NAME`.
+pub(super) fn machine(name: &str) -> String {
+    let path = format!("{}/tests/standin/machines/{name}.script", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    match text.strip_prefix("like ").and_then(|rest| rest.split_once('\n')) {
+        Some((like, rest)) => machine(like) + rest,
+        None => text,
+    }
+}
+
 /// Eight H100 on driver 550.163.01.
-pub(super) const EIGHT: &str = "driver 550.163.01\ncuda 12040\ncount 8\nname NVIDIA H100 80GB HBM3\n";
+pub(super) const EIGHT: &str = include_str!("../../standin/machines/eight-h100.script");

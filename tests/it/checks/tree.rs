@@ -18,7 +18,7 @@ use super::{
     *,
 };
 
-fn write(root: &Path, path: &str, content: &str) {
+pub(super) fn write(root: &Path, path: &str, content: &str) {
     let path = root.join(path.trim_start_matches('/'));
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, content).unwrap();
@@ -29,8 +29,48 @@ fn mode(root: &Path, path: &str, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
+/// A character device. Only root may make one.
+pub(super) fn node(root: &Path, path: &str, mode: u32, major: u32, minor: u32) {
+    assert!(rustix::process::geteuid().is_root(), "these tests make device nodes: run them as root");
+    let path = root.join(path.trim_start_matches('/'));
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let kind = rustix::fs::FileType::CharacterDevice;
+    let number = rustix::fs::makedev(major, minor);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, kind, rustix::fs::Mode::from_raw_mode(mode), number).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// What the loaded driver makes: its files in `/proc`, its nodes, a quiet log.
+fn driver(root: &Path) {
+    write(root, "/proc/driver/nvidia/params", "ResmanDebugLevel: 4294967295\nDeviceFileMode: 438\n");
+    write(
+        root,
+        "/proc/devices",
+        "Character devices:\n  1 mem\n195 nvidia\n238 nvidia-uvm\n\nBlock devices:\n  7 loop\n",
+    );
+    for index in 0..8 {
+        let place = format!("/proc/driver/nvidia/gpus/0000:{index:02x}:00.0/information");
+        write(root, &place, &format!("Model: \t\t NVIDIA H100 80GB HBM3\nDevice Minor: \t {index}\n"));
+        node(root, &format!("/dev/nvidia{index}"), 0o666, 195, index);
+    }
+    node(root, "/dev/nvidiactl", 0o666, 195, 255);
+    node(root, "/dev/nvidia-uvm", 0o666, 238, 0);
+    node(root, "/dev/nvidia-caps/nvidia-cap1", 0o400, 241, 1);
+    write(root, "/sys/fs/cgroup/cgroup.procs", "1\n");
+    write(root, "/proc/uptime", "7200.11 14000.00\n");
+    log(
+        root,
+        "6,0,0,-;Linux version 6.12.57+deb13-amd64\n6,1,900000,-;NVRM: loading NVIDIA UNIX Open Kernel Module\n",
+    );
+}
+
+/// The kernel's log, as `/dev/kmsg` gives it.
+pub(super) fn log(root: &Path, lines: &str) {
+    write(root, "/dev/kmsg", lines);
+}
+
 /// Eight H100, a network card, a loaded module, libraries, a CDI specification, a shut mount, a model.
-fn host() -> TempDir {
+pub(super) fn host() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
     write(
@@ -58,7 +98,7 @@ fn host() -> TempDir {
     write(root, "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.550.163.01", "");
     symlink("libnvidia-ml.so.550.163.01", root.join("usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1")).unwrap();
     write(root, "/usr/lib/x86_64-linux-gnu/libcuda.so.550.163.01", "");
-    write(root, "/dev/nvidia0", "");
+    driver(root);
     write(
         root,
         "/etc/cdi/nvidia.yaml",
@@ -83,7 +123,7 @@ fn host() -> TempDir {
     directory
 }
 
-async fn look(root: &Path, script: &str) -> (Facts, Report) {
+pub(super) async fn look(root: &Path, script: &str) -> (Facts, Report) {
     let (_library, library) = standin(script);
     let mut sources = Sources::of(Arc::new(Root::open(root).unwrap()));
     sources.docker_socket = root.join("docker.sock").display().to_string();

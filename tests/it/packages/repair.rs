@@ -54,6 +54,23 @@ fn what_is_only_unpacked_is_there_for_what_needs_it() {
 }
 
 #[test]
+fn a_way_down_that_was_cut_is_gone_to_its_end() {
+    let guest = Guest::new();
+    let [low, high] = ["1", "2"].map(|version| Package::new("bp-ours", version));
+    guest.dpkg("-i", &[&high]);
+    // As dpkg leaves it when it is killed while it unpacks the older one (dpkg, `process_archive`).
+    let status = guest.text("/var/lib/dpkg/status");
+    let whole = "Package: bp-ours\nStatus: install ok installed";
+    assert!(status.contains(whole), "{status}");
+    let cut = status.replacen(whole, "Package: bp-ours\nStatus: install reinstreq half-installed", 1);
+    fs::write(guest.at("/var/lib/dpkg/status"), cut).unwrap();
+    guest.provision(&[&low]).unwrap();
+    assert_eq!(guest.state("bp-ours"), "hi 1");
+    guest.is_tidy();
+    assert!(guest.plan(&[&low]).is_empty());
+}
+
+#[test]
 fn what_scripts_print_goes_into_no_file() {
     let guest = Guest::new();
     let script =

@@ -6,6 +6,8 @@ pub(crate) mod docker;
 pub(crate) mod faulty;
 pub(crate) mod files;
 pub(crate) mod image;
+#[path = "../../support/profiles.rs"]
+pub(crate) mod profiles;
 pub(crate) mod registry;
 pub(crate) mod tls;
 

@@ -3,10 +3,14 @@
 use std::io;
 
 use super::disk::Range;
-use crate::digest::{Digest, Hasher};
+use crate::{
+    build::write::disk::{
+        fat::{ENTRY, FIRST, LABEL, LONG, UNITS},
+        layout::SECTOR,
+    },
+    digest::{Digest, Hasher},
+};
 
-/// Bytes of a directory's entry.
-const ENTRY: usize = 32;
 /// From this number on a cluster is the last one.
 const END: u32 = 0x0fff_fff8;
 /// Most clusters of a directory.
@@ -33,7 +37,7 @@ pub(super) fn content(range: &Range<'_>, path: &str) -> io::Result<Option<(Diges
     let short = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
     let long = |at: usize| u32::from_le_bytes([boot[at], boot[at + 1], boot[at + 2], boot[at + 3]]);
     let (sector, per_cluster) = (short(11), u64::from(boot[13]));
-    if sector != 512 || per_cluster == 0 || boot[82..87] != *b"FAT32" {
+    if sector != SECTOR || per_cluster == 0 || boot[82..87] != *b"FAT32" {
         return Err(damaged("its boot sector is none of a FAT32"));
     }
     let table = short(14) * sector;
@@ -54,7 +58,7 @@ pub(super) fn content(range: &Range<'_>, path: &str) -> io::Result<Option<(Diges
 impl Volume<'_> {
     /// Where a cluster lies.
     fn place(&self, cluster: u32) -> io::Result<u64> {
-        let number = u64::from(cluster).checked_sub(2).filter(|number| *number < self.count);
+        let number = u64::from(cluster).checked_sub(u64::from(FIRST)).filter(|number| *number < self.count);
         number
             .map(|number| self.content + number * self.cluster)
             .ok_or_else(|| damaged("a cluster lies outside"))
@@ -83,13 +87,10 @@ impl Volume<'_> {
             match (entry[0], entry[11]) {
                 (0, _) => break,
                 // Gone, or the volume's label.
-                (0xe5, _) | (_, 0x08) => long.clear(),
-                (_, 0x0f) => {
-                    let units = |from: usize, to: usize| {
-                        entry[from..to].as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit))
-                    };
-                    let part: Vec<u16> = units(1, 11).chain(units(14, 26)).chain(units(28, 32)).collect();
-                    long.splice(..0, part.into_iter().filter(|unit| !matches!(unit, 0 | 0xffff)));
+                (0xe5, _) | (_, LABEL) => long.clear(),
+                (_, LONG) => {
+                    let units = UNITS.map(|at| u16::from_le_bytes([entry[at], entry[at + 1]]));
+                    long.splice(..0, units.into_iter().filter(|unit| !matches!(unit, 0 | 0xffff)));
                 }
                 _ => {
                     let own = if long.is_empty() { short(entry) } else { String::from_utf16_lossy(&long) };

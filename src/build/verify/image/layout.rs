@@ -5,9 +5,9 @@ use serde_json::Value;
 use super::{Image, Read, archive, contents::Contents};
 use crate::{
     build::{
-        record::{self, Part},
+        record::Part,
         verify::{Finding, What},
-        write::{Content, oci},
+        write::oci,
     },
     digest::Digest,
     error::{Doing, Result},
@@ -32,11 +32,10 @@ pub(super) fn verify(image: &mut Image<'_>) -> Result<Option<Read>> {
     let recorded =
         image.beside.as_ref().and_then(|record| record.parts.as_ref()).and_then(|parts| parts.oci.clone());
     if image.beside.is_some() && recorded.is_none() {
-        let said = format!("`{}` does not name it", record::file_name(&image.name.stem));
-        image.findings.push(Finding::new(What::NoRecord, None).of(&image.name.file).found(said));
+        image.unnamed();
     }
-    let index = document(image, INDEX_FILE, INDEX)?;
-    let sign = document(image, SIGN_FILE, INDEX)?;
+    let index = document(image, INDEX_FILE, INDEX_FILE, INDEX)?;
+    let sign = document(image, SIGN_FILE, SIGN_FILE, INDEX)?;
     let named = match &recorded {
         Some(recorded) => Some(recorded.manifest),
         None => index.as_deref().and_then(|index| image_of(image, index)),
@@ -53,7 +52,6 @@ pub(super) fn verify(image: &mut Image<'_>) -> Result<Option<Read>> {
     let config = blob(image, "configuration", config)?;
     let config: Option<Value> = config.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     if let Some(architecture) = config.as_ref().and_then(|config| config["architecture"].as_str()) {
-        let manifest = Content { digest: manifest.digest, size: manifest.size };
         let name = index.as_deref().and_then(name_in).unwrap_or_else(|| image.name.stem.clone());
         let name = if image.beside.is_some() { image.name.stem.clone() } else { name };
         let wanted = oci::index_text(&name, architecture, manifest);
@@ -90,7 +88,7 @@ fn read_layer(
     let length = super::read_first(&mut file, &mut first).doing(doing)?;
     let read = archive::read(file, archive::compression(&first[..length]), contents).doing(doing)?;
     let name = named("layer", layer);
-    let is_that = image.part(&name, layer, Part { digest: read.stored.digest, size: read.stored.size });
+    let is_that = image.part(&name, layer, read.stored);
     if let (true, Some(unpacked), Some(id)) = (is_that, read.unpacked, id)
         && unpacked.digest != id
     {
@@ -112,33 +110,21 @@ fn named(what: &str, part: Part) -> String {
 
 /// A document's bytes, if it is what `part` says.
 fn blob(image: &mut Image<'_>, what: &str, part: Part) -> Result<Option<Vec<u8>>> {
-    let path = image.path.join(path_of(part.digest));
     let name = named(what, part);
-    if !files::exists(&path) {
-        image.findings.push(Finding::new(What::PartMissing, None).of(&name));
-        return Ok(None);
-    }
-    if open_input(&path)?.1 > DOCUMENT {
-        image.findings.push(Finding::new(What::Refused, None).of(&name).found(too_large(DOCUMENT)));
-        return Ok(None);
-    }
-    let bytes = read_input(&path, DOCUMENT)?;
-    Ok(image.part(&name, part, Part::of(&bytes)).then_some(bytes))
+    let bytes = document(image, &path_of(part.digest), &name, DOCUMENT)?;
+    Ok(bytes.filter(|bytes| image.part(&name, part, Part::of(bytes))))
 }
 
-fn too_large(limit: u64) -> String {
-    format!("it is larger than {} MiB", limit >> 20)
-}
-
-/// A file of the layout beside its blobs.
-fn document(image: &mut Image<'_>, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-    let path = image.path.join(name);
+/// A file of the layout, called `name` in findings.
+fn document(image: &mut Image<'_>, path: &str, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    let path = image.path.join(path);
     if !files::exists(&path) {
         image.findings.push(Finding::new(What::PartMissing, None).of(name));
         return Ok(None);
     }
     if open_input(&path)?.1 > limit {
-        image.findings.push(Finding::new(What::Refused, None).of(name).found(too_large(limit)));
+        let said = format!("it is larger than {} MiB", limit >> 20);
+        image.findings.push(Finding::new(What::Refused, None).of(name).found(said));
         return Ok(None);
     }
     read_input(&path, limit).map(Some)

@@ -4,16 +4,13 @@
 use std::{cell::RefCell, io};
 
 use super::disk::Source;
+use crate::build::write::disk::{
+    layout::SECTOR,
+    qcow2::{CLUSTER, CLUSTER_BITS, COMPRESSED, COMPRESSION_TYPE, HEADER, L2_ENTRIES, SECTORS_SHIFT},
+};
 
-const CLUSTER: u64 = 1 << 16;
-/// Entries of an L2 table.
-const L2_ENTRIES: u64 = CLUSTER / 8;
-const SECTOR: u64 = 512;
 /// Where a cluster or table is, in an entry: bits 9 to 55.
 const PLACE: u64 = 0x00ff_ffff_ffff_fe00;
-const COMPRESSED: u64 = 1 << 62;
-/// How far the number of sectors stands to the left in the entry of a compressed cluster.
-const SECTORS_SHIFT: u32 = 62 - (16 - 8);
 /// Largest disk: that of an image definition.
 const LARGEST: u64 = 16 << 40;
 
@@ -40,7 +37,7 @@ impl<'f> Disk<'f> {
     /// # Errors
     /// It is none that `build` writes; the file cannot be read.
     pub(super) fn open(file: &'f dyn Source) -> io::Result<Self> {
-        let mut header = [0; 112];
+        let mut header = [0; HEADER as usize];
         file.read_at(&mut header, 0)?;
         let short =
             |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
@@ -50,11 +47,11 @@ impl<'f> Disk<'f> {
         let fits = header.starts_with(b"QFI\xfb")
             && short(4) == 3
             && long(8) == 0
-            && short(20) == 16
+            && short(20) == CLUSTER_BITS
             && short(32) == 0
             && size <= LARGEST
             && u64::from(short(36)) == clusters.div_ceil(L2_ENTRIES)
-            && long(72) & !(1 << 3) == 0;
+            && long(72) & !COMPRESSION_TYPE == 0;
         if !fits {
             return Err(damaged("its header is none of a qcow2 that bedplate writes"));
         }

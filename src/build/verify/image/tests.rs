@@ -19,7 +19,6 @@ use crate::{
         tree::Tree,
         verify::{Class, Outcome},
         write::{
-            Content,
             disk::{self, FileSystem, Sizes, ids::Ids, tools::Tools, uki},
             layers::{Group, split},
             oci,
@@ -42,10 +41,6 @@ struct Made {
     _tree: TempDir,
     tree: Tree,
     parts: Parts,
-}
-
-fn part(content: Content) -> Part {
-    Part { digest: content.digest, size: content.size }
 }
 
 impl Made {
@@ -111,7 +106,7 @@ impl Made {
         let name = if compression == Compression::None { "one.tar" } else { "one.tar.zst" };
         let path = self.path(name);
         let stored = tar::save(&self.tree, &path, compression, THREADS).unwrap().stored;
-        self.parts.files.insert(name.to_owned(), part(stored));
+        self.parts.files.insert(name.to_owned(), stored);
         self.record();
         path
     }
@@ -130,9 +125,9 @@ impl Made {
         let path = self.path("one.oci");
         let image = oci::write(&self.tree, &split(self.tree.entries(), &owner), &options, &path).unwrap();
         self.parts.oci = Some(Oci {
-            manifest: part(image.manifest),
-            config: part(image.config),
-            layers: image.layers.iter().map(|layer| part(layer.blob)).collect(),
+            manifest: image.manifest,
+            config: image.config,
+            layers: image.layers.iter().map(|layer| layer.blob).collect(),
         });
         self.record();
         path
@@ -160,8 +155,8 @@ impl Made {
         let path = self.path("one.disk");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let written = runtime.block_on(disk::write_raw(&made, &path, self.dir.path())).unwrap();
-        self.parts.files.insert("one.disk".to_owned(), part(written.disk));
-        let (esp, kernel, root) = (part(written.esp), part(written.uki), part(written.root));
+        self.parts.files.insert("one.disk".to_owned(), written.disk);
+        let disk::Written { esp, uki: kernel, root, .. } = written;
         self.parts.disk = Some(DiskParts { esp, kernel, root });
         self.record();
         path

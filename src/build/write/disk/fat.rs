@@ -16,20 +16,20 @@ const TABLES: u64 = 2;
 /// Fewest clusters of a FAT32 ("FAT Type Determination").
 const LEAST: u64 = 65_525;
 /// The first cluster of content, which the root directory has.
-const FIRST: u32 = 2;
+pub(in crate::build) const FIRST: u32 = 2;
 /// The last cluster of a file says so in the table.
 const END: u32 = 0x0fff_ffff;
 /// Bytes of a directory's entry.
-const ENTRY: usize = 32;
+pub(in crate::build) const ENTRY: usize = 32;
 /// 1980-01-01.
 const DATE: u16 = (1 << 5) | 1;
 /// UTF-16 units in an entry of a long name, and where these are in it.
-const UNITS: [usize; 13] = [1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30];
+pub(in crate::build) const UNITS: [usize; 13] = [1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30];
 /// Attributes: a directory, a file, the volume's label, a part of a long name.
 const DIRECTORY: u8 = 0x10;
 const ARCHIVE: u8 = 0x20;
-const LABEL: u8 = 0x08;
-const LONG: u8 = 0x0f;
+pub(in crate::build) const LABEL: u8 = 0x08;
+pub(in crate::build) const LONG: u8 = 0x0f;
 
 /// Writes a file's content.
 pub(super) type Content<'a> = Box<dyn FnMut(&mut dyn Write) -> io::Result<()> + 'a>;

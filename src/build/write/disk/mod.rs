@@ -15,7 +15,7 @@
 mod erofs;
 mod esp;
 mod ext4;
-mod fat;
+pub(in crate::build) mod fat;
 pub mod ids;
 pub(in crate::build) mod layout;
 pub mod qcow2;

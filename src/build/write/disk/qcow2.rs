@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use super::sparse::pieces;
+use super::{layout::SECTOR, sparse::pieces};
 use crate::{
     error::{Doing, Error, Result},
     system::{
@@ -20,22 +20,21 @@ use crate::{
 };
 
 /// Bits of a cluster's size: QEMU's own choice, 64 KiB.
-const CLUSTER_BITS: u32 = 16;
-const CLUSTER: u64 = 1 << CLUSTER_BITS;
+pub(in crate::build) const CLUSTER_BITS: u32 = 16;
+pub(in crate::build) const CLUSTER: u64 = 1 << CLUSTER_BITS;
 /// Entries of an L2 table: a cluster of 8 bytes each.
-const L2_ENTRIES: u64 = CLUSTER / 8;
+pub(in crate::build) const L2_ENTRIES: u64 = CLUSTER / 8;
 /// Entries of a refcount block: a cluster of 2 bytes each.
 const REFCOUNTS: u64 = CLUSTER / 2;
 /// Used once: QEMU may write to it where it is.
 const COPIED: u64 = 1 << 63;
-const COMPRESSED: u64 = 1 << 62;
+pub(in crate::build) const COMPRESSED: u64 = 1 << 62;
 /// How far the number of sectors stands to the left in the entry of a compressed cluster.
-const SECTORS_SHIFT: u32 = 62 - (CLUSTER_BITS - 8);
-const SECTOR: u64 = 512;
+pub(in crate::build) const SECTORS_SHIFT: u32 = 62 - (CLUSTER_BITS - 8);
 /// Bytes of the header, with the field for the kind of compression.
-const HEADER: u32 = 112;
+pub(in crate::build) const HEADER: u32 = 112;
 /// The incompatible feature "compression type".
-const COMPRESSION_TYPE: u64 = 1 << 3;
+pub(in crate::build) const COMPRESSION_TYPE: u64 = 1 << 3;
 const ZSTD: u8 = 1;
 /// Clusters that are compressed at the same time: 8 MiB of them.
 const BATCH: usize = 128;

@@ -202,6 +202,18 @@ impl Apt {
     }
 }
 
+/// Fetches a package of a release and unpacks it into a folder, without installing it.
+pub(crate) fn unpacked(release: &'static str, package: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let mut fetch = Apt::of(release, &["amd64"]).command("apt-get");
+    let output = fetch.args(["download", "-q", package]).current_dir(&folder).output().unwrap();
+    assert!(output.status.success(), "apt-get download: {}", String::from_utf8_lossy(&output.stderr));
+    let file = entries(folder.path()).into_iter().find(|name| name.ends_with(".deb")).unwrap();
+    let output = Command::new("dpkg-deb").args(["-x", &file, "."]).current_dir(&folder).output().unwrap();
+    assert!(output.status.success(), "dpkg-deb: {}", String::from_utf8_lossy(&output.stderr));
+    folder
+}
+
 /// The suites of a release.
 fn suites(release: &str) -> [String; 3] {
     ["", "-updates", "-security"].map(|end| format!("{release}{end}"))

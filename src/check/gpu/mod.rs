@@ -1,9 +1,34 @@
 //! Layer 1: GPUs on PCI, the kernel module, and what NVML sees.
 
-use super::{subject::Subject, verdict::Verdict};
-use crate::host::facts::{Facts, Nvml};
+mod access;
+mod branch;
+mod checks;
+mod health;
+pub mod xid;
 
-pub(super) fn pci(subject: &Subject<'_>, facts: &Facts) -> Verdict {
+use super::{subject::Subject, verdict::Verdict};
+use crate::host::facts::{Facts, Gpus, Nvml};
+
+pub(super) use self::checks::CHECKS;
+
+/// The GPUs that NVML reaches, or why it reaches none.
+fn reached(facts: &Facts) -> Result<&Gpus, String> {
+    match facts.nvml.as_result() {
+        Ok(Nvml::Answers(gpus)) => Ok(gpus),
+        Ok(Nvml::NoLibrary(why)) => Err(format!("no NVML library: {why}")),
+        Ok(Nvml::DriverNotLoaded) => Err("NVML: the driver is not loaded".to_owned()),
+        Ok(Nvml::VersionMismatch) => Err("NVML: driver/library version mismatch".to_owned()),
+        Err(why) => Err(why.to_owned()),
+    }
+}
+
+/// As [`reached`], where it reaches any.
+fn answering(facts: &Facts) -> Result<&Gpus, String> {
+    let gpus = reached(facts)?;
+    if gpus.devices.is_empty() { Err("NVML reaches no GPU".to_owned()) } else { Ok(gpus) }
+}
+
+fn pci(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     let devices = match facts.pci.as_result() {
         Ok(devices) => devices,
         Err(why) => return Verdict::unknown(why),
@@ -29,7 +54,7 @@ pub(super) fn pci(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     verdict
 }
 
-pub(super) fn module(subject: &Subject<'_>, facts: &Facts) -> Verdict {
+fn module(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     let module = match facts.module.as_result() {
         Ok(module) => module,
         Err(why) => return Verdict::unknown(why),
@@ -75,7 +100,7 @@ pub(super) fn module(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     }
 }
 
-pub(super) fn version_match(subject: &Subject<'_>, facts: &Facts) -> Verdict {
+fn version_match(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     let loaded = match facts.module.as_result() {
         Ok(module) => module.loaded.as_deref(),
         Err(why) => return Verdict::unknown(why),
@@ -124,12 +149,9 @@ pub(super) fn version_match(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     }
 }
 
-pub(super) fn count(subject: &Subject<'_>, facts: &Facts) -> Verdict {
-    let gpus = match facts.nvml.as_result() {
-        Ok(Nvml::Answers(gpus)) => gpus,
-        Ok(Nvml::NoLibrary(why)) => return Verdict::unknown(format!("no NVML library: {why}")),
-        Ok(Nvml::DriverNotLoaded) => return Verdict::unknown("NVML: the driver is not loaded"),
-        Ok(Nvml::VersionMismatch) => return Verdict::unknown("NVML: driver/library version mismatch"),
+fn count(subject: &Subject<'_>, facts: &Facts) -> Verdict {
+    let gpus = match reached(facts) {
+        Ok(gpus) => gpus,
         Err(why) => return Verdict::unknown(why),
     };
     let on_pci = match facts.pci.as_result() {
@@ -155,5 +177,12 @@ pub(super) fn count(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         )
     }));
     verdict.evidence.extend(gpus.lost.iter().cloned());
+    if seen < wanted {
+        // What the driver said when it went.
+        let xids = facts.kernel_log.ok().into_iter().flat_map(|log| &log.xids).filter(|xid| !xid.switch);
+        verdict
+            .evidence
+            .extend(xids.map(|xid| format!("kernel log: Xid {} on {}: {}", xid.code, xid.address, xid.says)));
+    }
     verdict
 }
