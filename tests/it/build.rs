@@ -190,6 +190,8 @@ fn an_image_is_the_same_under_other_conditions_and_whole() {
 
     // What is made by chance or belongs to one host is not in it.
     assert_eq!(std::fs::read(tree.join("etc/machine-id")).unwrap(), b"");
+    // Without this file the next dpkg runs every trigger of every package (dpkg, `trig_incorporate`).
+    assert_eq!(std::fs::read(tree.join("var/lib/dpkg/triggers/Unincorp")).unwrap(), b"");
     for gone in ["var/lib/systemd/random-seed", "var/lib/bedplate/lock", "var/log/dpkg.log", "etc/passwd-"] {
         let path = tree.join(gone);
         assert!(std::fs::read(&path).is_ok_and(|content| content.is_empty()) || !path.exists(), "{gone}");

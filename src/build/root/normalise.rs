@@ -12,7 +12,7 @@ const EMPTIED: [&str; 6] = ["/dev", "/proc", "/sys", "/run", "/tmp", "/var/tmp"]
 const CACHES: [&str; 3] = ["/var/cache/apt", "/var/cache/ldconfig", "/var/lib/apt/lists"];
 
 /// Files that are removed: secrets of a host, random seeds, locks, backups that tools keep of what they changed.
-const REMOVED: [&str; 27] = [
+const REMOVED: [&str; 26] = [
     "/etc/.pwd.lock",
     "/etc/.updated",
     "/etc/group-",
@@ -39,7 +39,6 @@ const REMOVED: [&str; 27] = [
     "/var/lib/dbus/machine-id",
     "/var/lib/systemd/credential.secret",
     "/var/lib/systemd/random-seed",
-    "/var/lib/dpkg/triggers/Unincorp",
 ];
 
 /// Files that the next run of dpkg, or of bedplate, makes again.
