@@ -47,8 +47,11 @@ pub(super) fn storage(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         (_, Err(why)) => return Verdict::unknown(why),
     };
     let mut tally = Tally::default();
-    let root = engine.root.as_str();
+    let root = facts.image_root();
     let move_it = || {
+        if details.containerd_store {
+            return "write `root` in `/etc/containerd/config.toml`, then restart containerd; images are loaded again".to_owned();
+        }
         "write `data-root` under `[container.daemon]` of the profile, then `bedplate provision`; images are loaded again".to_owned()
     };
     match engine.storage.as_str() {
@@ -111,10 +114,10 @@ pub(super) fn storage(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         }
     }
     if let Some(wanted) = subject.profile.container.daemon.get("data-root").and_then(Value::as_str)
-        && wanted.trim_end_matches('/') != root.trim_end_matches('/')
+        && wanted.trim_end_matches('/') != engine.root.trim_end_matches('/')
     {
         tally.bad(
-            format!("Docker's data lie in `{root}`, the profile wants `{wanted}`"),
+            format!("Docker's data lie in `{}`, the profile wants `{wanted}`", engine.root),
             "`bedplate provision`, then `systemctl restart docker`",
         );
     }
@@ -179,7 +182,7 @@ fn by_runtime(details: &EngineDetails, facts: &Facts) -> Verdict {
         Ok(toolkit) => toolkit,
         Err(why) => return Verdict::unknown(why),
     };
-    let VendorToolkit { version: installed, mode } = toolkit;
+    let VendorToolkit { version: installed, mode, .. } = toolkit;
     let mode = mode.as_deref().unwrap_or("auto");
     let Some(installed) = installed else {
         return Verdict::unknown(
@@ -210,7 +213,9 @@ pub(super) fn configuration(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         let key = pointer.trim_start_matches('/').replace('/', ".");
         let is = found.get(&pointer).and_then(|text| serde_json::from_str::<Value>(text).ok());
         match is {
-            Some(is) if is == wanted => tally.good(format!("`{}`: `{key}` is {wanted}", plan::DAEMON)),
+            Some(is) if plan::daemon_key_is(&is, &wanted) => {
+                tally.good(format!("`{}`: `{key}` is {wanted}", plan::DAEMON));
+            }
             Some(is) => tally.bad(
                 format!("`{}` has {is} for `{key}`, the profile wants {wanted}", plan::DAEMON),
                 "`bedplate provision`, which sets it and restarts Docker",
@@ -258,6 +263,10 @@ pub(super) fn package(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     }
     let brings = subject.brings("toolkit install", "`apt-get install nvidia-container-toolkit`");
     let installed = match facts.toolkit.as_result() {
+        Ok(VendorToolkit { version: Some(version), broken: true, .. }) => {
+            return Verdict::fail(format!("`nvidia-container-toolkit` {version} is installed in part"))
+                .next("`dpkg --configure -a`, then `apt-get -f install`");
+        }
         Ok(toolkit) => toolkit.version.as_deref(),
         Err(why) => return Verdict::unknown(why),
     };

@@ -48,6 +48,8 @@ pub(super) fn clock(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         Some(true) => saw(Verdict::pass("the clock follows a source of time")),
         _ if names.is_empty() => saw(Verdict::fail("no time service runs"))
             .next(format!("add `chrony` to `[host] packages` of the profile, then {brings}")),
+        None => saw(Verdict::unknown(format!("{runs} runs, and nobody says whether it follows a source of time")))
+            .next("see what `timedatectl` says on the host itself"),
         // Whether it is right can only be told by a source, and none was reached: the host may have none.
         _ => saw(Verdict::unknown(format!("{runs} runs and has reached no source of time")))
             .tolerated()
@@ -57,10 +59,7 @@ pub(super) fn clock(subject: &Subject<'_>, facts: &Facts) -> Verdict {
 
 /// Places where images and models are kept, with the file systems under them.
 fn places<'f>(subject: &Subject<'_>, facts: &'f Facts) -> Vec<(String, Result<&'f Volume, String>)> {
-    let root = match facts.docker.ok() {
-        Some(Docker::Answers(engine)) if !engine.root.is_empty() => engine.root.as_str(),
-        _ => "/var/lib/docker",
-    };
+    let root = facts.image_root();
     let caches = subject.wanted.deployments.iter().map(|deployment| deployment.cache.as_str());
     let mut paths: Vec<&str> = std::iter::once(root).chain(caches).collect();
     paths.sort_unstable();
@@ -99,9 +98,10 @@ pub(super) fn inodes(subject: &Subject<'_>, facts: &Facts) -> Verdict {
 }
 
 pub(super) fn shm(subject: &Subject<'_>, facts: &Facts) -> Verdict {
-    let mut wanted = subject.profile.checks.shm_gib.unwrap_or(0).saturating_mul(1 << 30);
+    let asked = subject.profile.checks.shm_gib.unwrap_or(0).saturating_mul(1 << 30);
+    let mut shared = 0_u64;
     let mut lines: Vec<String> =
-        if wanted > 0 { vec![format!("`[checks] shm-gib`: {}", size(wanted))] } else { Vec::new() };
+        if asked > 0 { vec![format!("`[checks] shm-gib`: {}", size(asked))] } else { Vec::new() };
     for deployment in &subject.deployments {
         let shares = services::services(deployment).into_iter().any(|service| {
             service
@@ -110,13 +110,14 @@ pub(super) fn shm(subject: &Subject<'_>, facts: &Facts) -> Verdict {
                 .any(|volume| volume.source == SHM || volume.source.starts_with("/dev/shm/"))
         });
         if shares {
-            wanted = wanted.saturating_add(deployment.shm_size);
+            shared = shared.saturating_add(deployment.shm_size);
             lines.push(format!("`{}` shares it and wants {}", deployment.name, size(deployment.shm_size)));
         }
     }
     if lines.is_empty() {
         return Verdict::not_applicable("no container shares the host's `/dev/shm`");
     }
+    let wanted = asked.max(shared);
     let mut verdict = match facts.shm.as_result() {
         Err(why) => Verdict::unknown(why),
         // Where nothing is mounted there, files land on the disk around it.
@@ -197,6 +198,9 @@ pub(super) fn upgrades(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     );
     if let Some(why) = &found.off {
         return Verdict::pass(format!("nothing is upgraded by itself: {why}")).saw(held);
+    }
+    if found.installed == 0 {
+        return Verdict::not_applicable("none of the locked packages is installed yet");
     }
     match found.free.first() {
         None => Verdict::pass("upgrades run by themselves, and every locked package is held").saw(held),

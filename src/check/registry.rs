@@ -372,11 +372,7 @@ const REST: &[Check] = &[
 ];
 
 /// Checks of the catalogue that come with a later version.
-pub const LATER: &[&str] = &[
-    "toolkit.smoke",
-    "toolkit.smoke-reload",
-    "runtime.smoke",
-];
+pub const LATER: &[&str] = &["toolkit.smoke", "toolkit.smoke-reload", "runtime.smoke"];
 
 /// Every check, in the order they are judged and shown.
 pub fn registry() -> &'static [Check] {

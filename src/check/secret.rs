@@ -144,9 +144,13 @@ pub(super) fn leaks(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         Ok(found) => found,
         Err(why) => return Verdict::unknown(why),
     };
-    let places: Vec<String> = subject.wanted.host.leak_paths.iter().map(|path| format!("`{path}`")).collect();
-    let places = places.join(", ");
+    let quoted = |path: &String| format!("`{path}`");
+    let places = found.asked.iter().map(quoted).collect::<Vec<_>>().join(", ");
     let mut tally = Tally::default();
+    // Facts from a file may have been gathered for another profile.
+    for path in subject.wanted.host.leak_paths.iter().filter(|path| !found.asked.contains(path)) {
+        tally.unknown(format!("`{path}`: nothing was looked at"));
+    }
     for leak in &found.found {
         tally.bad(
             format!("`{}`, line {}, holds {}", leak.path, leak.line, leak.what),
@@ -159,9 +163,9 @@ pub(super) fn leaks(subject: &Subject<'_>, facts: &Facts) -> Verdict {
             "run it as root: `sudo bedplate doctor`; or name other directories in `[checks] leak-paths`",
         );
     }
-    if let Some(more) = &found.more {
-        tally.weak(
-            format!("there is more below `{more}` than is searched"),
+    for path in &found.unfinished {
+        tally.unknown_until(
+            format!("there is more below `{path}` than is searched"),
             "name narrower directories in `[checks] leak-paths`",
         );
     }

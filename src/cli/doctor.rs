@@ -1,6 +1,9 @@
 //! `doctor`: layer 1, the host.
 
-use std::path::Path;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use super::{Context, args, inputs, report, subject, subject::Held, watch};
 use crate::{
@@ -8,9 +11,11 @@ use crate::{
     error::Result,
     host::{
         facts::record::{self, Words},
+        generations::Generations,
         provision,
     },
-    system::files,
+    profile::Deployment,
+    system::files::{self, Root},
 };
 
 /// Runs `doctor`.
@@ -21,16 +26,15 @@ pub fn run(context: &Context, args: &args::Doctor) -> Result<u8> {
     {
         context.ui.warn(&format!("a run was interrupted: {left}; `bedplate provision` goes on with it"));
     }
-    let held = Held::find(context, &root, args.profile.as_deref())?;
-    let named = args.file.as_deref().map(|file| inputs::deployment(context, file)).transpose()?;
-    let mut subject = held.subject(context, named.as_ref().map(|(_, deployment)| deployment))?;
-    "host".clone_into(&mut subject.name);
-    if let Some(file) = &args.facts {
-        return judge(context, &subject, file);
-    }
     let sources = subject::sources(context, &root);
     if args.watch {
-        return watch::run(context, &subject, &sources, args.interval);
+        return watch::run(context, args, &sources);
+    }
+    let held = Held::find(context, &root, args.profile.as_deref())?;
+    let named = args.file.as_deref().map(|file| inputs::deployment(context, file)).transpose()?;
+    let subject = of_host(context, &held, named.as_ref().map(|(_, deployment)| deployment))?;
+    if let Some(file) = &args.facts {
+        return judge(context, &subject, file);
     }
     let (found, facts) =
         context.run(async { Ok(subject::judge(&subject, &sources, &[Layer::Doctor]).await) })?;
@@ -44,6 +48,31 @@ pub fn run(context: &Context, args: &args::Doctor) -> Result<u8> {
         ));
     }
     report::print(context, &found)
+}
+
+/// The subject: the host with its deployments, or with the one that was named.
+pub fn of_host<'a>(context: &Context, held: &'a Held, named: Option<&'a Deployment>) -> Result<Subject<'a>> {
+    let mut subject = held.subject(context, named)?;
+    "host".clone_into(&mut subject.name);
+    Ok(subject)
+}
+
+/// The files that the subject is read from, whether they are there or not. What a generation was made from is part of
+/// it, and does not change.
+///
+/// # Errors
+/// The profile, or what it names, cannot be read.
+pub fn inputs_of(context: &Context, args: &args::Doctor, root: &Root) -> Result<BTreeSet<PathBuf>> {
+    let mut found: BTreeSet<PathBuf> = args.file.iter().map(|file| context.path(file)).collect();
+    // As in `Held::find`: on a provisioned host the generation, where root asks and names nothing else.
+    let of_generation = args.profile.is_none() && rustix::process::geteuid().is_root();
+    if of_generation && Generations::new(root).current_number()?.is_some() {
+        return Ok(found);
+    }
+    let sources = inputs::Sources::read(context, args.profile.as_deref())?;
+    found.extend(sources.files.keys().map(|named| sources.directory().join(named)));
+    found.extend([sources.lock_path(), sources.path]);
+    Ok(found)
 }
 
 /// Judges a file of facts instead of this host.

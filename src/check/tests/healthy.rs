@@ -69,12 +69,20 @@ pub(super) fn host() -> Facts {
         toolkit: Known::Ok(VendorToolkit {
             version: Some(TOOLKIT.to_owned()),
             mode: Some("auto".to_owned()),
+            broken: false,
         }),
         device_links: Known::Ok(DeviceLinks {
             nodes: BTreeSet::from(["nvidia0".to_owned(), "nvidiactl".to_owned()]),
             missing: BTreeSet::new(),
         }),
-        leaks: Known::Ok(Leaks { places: 2, files: 3, ..Leaks::default() }),
+        leaks: Known::Ok(Leaks {
+            asked: ["/root", "/home", "/etc/environment", "/etc/profile", "/etc/profile.d", "/opt", "/srv"]
+                .map(str::to_owned)
+                .to_vec(),
+            places: 2,
+            files: 3,
+            ..Leaks::default()
+        }),
         engine: Known::Ok(EngineDetails {
             backing: Some("extfs".to_owned()),
             d_type: Some(true),
@@ -82,6 +90,7 @@ pub(super) fn host() -> Facts {
             cgroup_version: Some("2".to_owned()),
             runc: Some("1.1.15".to_owned()),
             live_restore: false,
+            containerd_store: false,
         }),
         daemon_keys: Known::Ok(BTreeMap::from([("/features/cdi".to_owned(), "true".to_owned())])),
         ..Facts::default()

@@ -30,8 +30,11 @@ fn volume<'w>(w: &'w mut World, path: &str) -> &'w mut Volume {
 
 fn by_runtime(w: &mut World, mode: &str, version: &str) {
     w.profile.container.gpu_access = GpuAccess::NvidiaRuntime;
-    w.facts.toolkit =
-        Known::Ok(VendorToolkit { version: Some(version.to_owned()), mode: Some(mode.to_owned()) });
+    w.facts.toolkit = Known::Ok(VendorToolkit {
+        version: Some(version.to_owned()),
+        mode: Some(mode.to_owned()),
+        broken: false,
+    });
 }
 
 fn unlinked(w: &mut World) {
@@ -59,6 +62,9 @@ pub(super) const CASES: &[Case] = &[
     Case("host.clock", Unknown, "chronyd runs and has reached no source", |w| {
         edit!(w.facts.clock, c => c.in_step = Some(false));
     }),
+    Case("host.clock", Unknown, "nobody says whether it follows a source", |w| {
+        edit!(w.facts.clock, c => c.in_step = None);
+    }),
     Case("host.clock", Unknown, "hidepid", |w| w.facts.clock = Known::unknown("hidepid")),
     Case("host.inodes", Fail, "`/var/lib/docker` has 1 % of its 1000000 inodes free, 5 % are wanted", |w| {
         volume(w, "/var/lib/docker").inodes_free = 10_000;
@@ -79,6 +85,7 @@ pub(super) const CASES: &[Case] = &[
         w.deployments.clear();
         w.profile.checks.shm_gib = Some(600);
     }),
+    Case("host.shm", Pass, "500.0 GiB wanted", |w| w.profile.checks.shm_gib = Some(500)),
     Case("host.shm", Unknown, "no /dev", |w| w.facts.shm = Known::unknown("no /dev")),
     Case("host.shm", NotApplicable, "no container shares", |w| w.deployments.clear()),
     Case("host.limits", Fail, "may open 1024 files, 65536 are wanted", |w| {
@@ -108,6 +115,10 @@ pub(super) const CASES: &[Case] = &[
         upgrades_on(w);
         edit!(w.facts.upgrades, u => u.free.clear());
     }),
+    Case("host.unattended-upgrades", NotApplicable, "none of the locked packages is installed", |w| {
+        upgrades_on(w);
+        edit!(w.facts.upgrades, u => (u.installed, u.free) = (0, [].into()));
+    }),
     Case("host.unattended-upgrades", Unknown, "no database", |w| {
         w.facts.upgrades = Known::unknown("no database")
     }),
@@ -118,12 +129,12 @@ pub(super) const CASES: &[Case] = &[
         let leak = Leak { path: "/home/miner/.env".into(), line: 3, what: "the value of `HF_TOKEN`".into() };
         edit!(w.facts.leaks, l => l.found.push(leak));
     }),
-    Case(
-        "secret.leaks",
-        Warn,
-        "more below `/home`",
-        |w| edit!(w.facts.leaks, l => l.more = Some("/home".into())),
-    ),
+    Case("secret.leaks", Unknown, "more below `/home`", |w| {
+        edit!(w.facts.leaks, l => l.unfinished.push("/home".into()));
+    }),
+    Case("secret.leaks", Unknown, "`/srv/stacks`: nothing was looked at", |w| {
+        w.profile.checks.leak_paths = Some(vec!["/home".into(), "/srv/stacks".into()]);
+    }),
     Case("secret.leaks", Unknown, "permission denied", |w| {
         edit!(w.facts.leaks, l => l.unseen.push("`/root`: permission denied".into()));
     }),
@@ -142,6 +153,15 @@ pub(super) const CASES: &[Case] = &[
     Case("docker.storage", Pass, "fit disk", |w| daemon(w, "data-root", "/var/lib/docker/")),
     Case("docker.storage", Warn, "the disk of `/data/minerhome` is much larger", |w| {
         volume(w, "/var/lib/docker").total = 100 * GIB;
+    }),
+    Case("docker.storage", Fail, "lie on nfs", |w| {
+        details(w).containerd_store = true;
+        let mut far = volume(w, "/var/lib/docker").clone();
+        far.kind = "nfs".into();
+        w.facts.volumes.insert("/var/lib/containerd".into(), Known::Ok(far));
+    }),
+    Case("docker.storage", Unknown, "`/var/lib/containerd`: nothing was looked at", |w| {
+        details(w).containerd_store = true;
     }),
     Case("docker.storage", Unknown, "is not known here", |w| {
         edit!(w.facts.docker, d => if let Docker::Answers(engine) = d { engine.storage = "next".into() });
@@ -184,6 +204,10 @@ pub(super) const CASES: &[Case] = &[
         edit!(w.facts.daemon_keys, k => drop(k.insert("/live-restore".into(), "true".into())));
         details(w).live_restore = true;
     }),
+    Case("docker.live-restore", Pass, "is the profile's", |w| {
+        w.profile.container.daemon.insert("log-opts".into(), serde_json::json!({}));
+        edit!(w.facts.daemon_keys, k => drop(k.insert("/log-opts".into(), "{\"max-size\":\"10m\"}".into())));
+    }),
     Case("docker.live-restore", NotApplicable, "sets nothing", |w| {
         w.profile.container.gpu_access = GpuAccess::None
     }),
@@ -194,6 +218,7 @@ pub(super) const CASES: &[Case] = &[
     Case("toolkit.package", Fail, "1.16.2-1 is installed, and 1.17.8-1 is locked", |w| {
         edit!(w.facts.toolkit, t => t.version = Some("1.16.2-1".into()));
     }),
+    Case("toolkit.package", Fail, "is installed in part", |w| edit!(w.facts.toolkit, t => t.broken = true)),
     Case("toolkit.package", NotApplicable, "no toolkit is locked", |w| {
         w.lock.as_mut().unwrap().set.as_mut().unwrap().toolkit = None;
     }),

@@ -156,6 +156,20 @@ pub struct Os {
     pub name: String,
 }
 
+impl Facts {
+    /// Where Docker's images lie: with containerd's image store not below Docker's own directory (Docker, "containerd image
+    /// store"; containerd-config.toml(5), `root`).
+    pub fn image_root(&self) -> &str {
+        if self.engine.ok().is_some_and(|engine| engine.containerd_store) {
+            return "/var/lib/containerd";
+        }
+        match self.docker.ok() {
+            Some(Docker::Answers(engine)) if !engine.root.is_empty() => &engine.root,
+            _ => "/var/lib/docker",
+        }
+    }
+}
+
 /// The running kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kernel {

@@ -30,6 +30,9 @@ pub struct EngineDetails {
     pub runc: Option<String>,
     /// Containers outlive the daemon.
     pub live_restore: bool,
+    /// Images are kept by containerd, not below Docker's own directory.
+    #[serde(default)]
+    pub containerd_store: bool,
 }
 
 impl From<&EngineInfo> for EngineDetails {
@@ -41,6 +44,7 @@ impl From<&EngineInfo> for EngineDetails {
             cgroup_version: engine.cgroup_version.clone(),
             runc: engine.runc.clone(),
             live_restore: engine.live_restore,
+            containerd_store: engine.containerd_store,
         }
     }
 }

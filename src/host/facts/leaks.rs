@@ -1,6 +1,8 @@
 //! Tokens in files that people write by hand: deployment and Compose files, `.env`, shell profiles. Bounded in depth,
 //! number and size; links are not followed, other file systems not entered. A token itself is never kept.
 
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 
 use super::{basics::one_line, tree::Tree};
@@ -12,10 +14,10 @@ use crate::{
 
 /// How deep below a named directory files are looked at.
 const DEPTH: usize = 4;
-/// How many names are looked at in all.
-const NAMES: usize = 20_000;
-/// How many files are read in all.
-const FILES: u64 = 2_000;
+/// How many names are looked at below each named directory.
+const NAMES: usize = 100_000;
+/// How many files are read below each named directory.
+const FILES: u64 = 5_000;
 /// The largest file that is read, in bytes: what people write by hand is smaller.
 const SIZE: u64 = 256 << 10;
 /// How many findings are kept.
@@ -55,8 +57,11 @@ const PROFILES: &[&str] = &[
 
 /// What was found where tokens do not belong.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Leaks {
-    /// How many of the directories and files that were named are there.
+    /// The directories and files that were named.
+    pub asked: Vec<String>,
+    /// How many of them are there.
     pub places: u64,
     /// How many files were read.
     pub files: u64,
@@ -64,8 +69,8 @@ pub struct Leaks {
     pub found: Vec<Leak>,
     /// What could not be looked at: path and why.
     pub unseen: Vec<String>,
-    /// There is more than is looked at: where that was noticed.
-    pub more: Option<String>,
+    /// Named places below which there is more than is looked at.
+    pub unfinished: Vec<String>,
 }
 
 /// A line that holds what looks like a secret.
@@ -81,12 +86,15 @@ pub struct Leak {
 
 /// Looks through these directories and files.
 pub(super) fn leaks(tree: &Tree, paths: &[String]) -> Leaks {
-    let mut search = Search { tree, names: 0, found: Leaks::default() };
+    let mut search = Search { tree, found: Leaks { asked: paths.to_vec(), ..Leaks::default() } };
     for path in paths {
         let stat = search.stat(path);
         search.found.places += u64::from(stat.is_some());
         match stat {
-            Some(stat) if stat.is_dir() => search.directory(path, stat.device, 0),
+            Some(stat) if stat.is_dir() => {
+                let whole = search.directory(path, stat.device);
+                search.found.unfinished.extend((!whole).then(|| path.clone()));
+            }
             Some(stat) if stat.is_file() => search.file(path, &stat, true),
             Some(stat) if stat.kind == FileKind::Link => {
                 search.found.unseen.push(format!("`{path}` is a link, which is not followed"));
@@ -99,7 +107,6 @@ pub(super) fn leaks(tree: &Tree, paths: &[String]) -> Leaks {
 
 struct Search<'t> {
     tree: &'t Tree,
-    names: usize,
     found: Leaks,
 }
 
@@ -122,31 +129,37 @@ impl Search<'_> {
         }
     }
 
-    fn directory(&mut self, path: &str, device: u64, depth: usize) {
-        let listed = self.tree.root().list(path);
-        let Some(entries) = self.seen(path, listed) else { return };
-        for entry in entries {
-            self.names += 1;
-            if self.names > NAMES || self.found.files >= FILES || self.found.found.len() >= FOUND {
-                self.found.more.get_or_insert_with(|| path.to_owned());
-                return;
-            }
-            let name = entry.name.as_str();
-            let below = format!("{}/{name}", path.trim_end_matches('/'));
-            if entry.is_dir {
-                if PASSED_OVER.contains(&name) {
-                    continue;
+    /// Looks through a directory, what is near its top first. `false`: there is more than is looked at.
+    fn directory(&mut self, top: &str, device: u64) -> bool {
+        let last = self.found.files + FILES;
+        let mut names = 0;
+        let mut waiting = VecDeque::from([(top.trim_end_matches('/').to_owned(), 0)]);
+        while let Some((path, depth)) = waiting.pop_front() {
+            let listed = self.tree.root().list(&path);
+            let Some(entries) = self.seen(&path, listed) else { continue };
+            for entry in entries {
+                names += 1;
+                if names > NAMES || self.found.files >= last || self.found.found.len() >= FOUND {
+                    return false;
                 }
-                let stat = self.stat(&below);
-                if depth < DEPTH && stat.is_some_and(|stat| stat.is_dir() && stat.device == device) {
-                    self.directory(&below, device, depth + 1);
+                let name = entry.name.as_str();
+                let below = format!("{path}/{name}");
+                if entry.is_dir {
+                    if depth == DEPTH || PASSED_OVER.contains(&name) {
+                        continue;
+                    }
+                    let stat = self.stat(&below);
+                    if stat.is_some_and(|stat| stat.is_dir() && stat.device == device) {
+                        waiting.push_back((below, depth + 1));
+                    }
+                } else if by_hand(&path, name)
+                    && let Some(stat) = self.stat(&below)
+                {
+                    self.file(&below, &stat, false);
                 }
-            } else if by_hand(path, name)
-                && let Some(stat) = self.stat(&below)
-            {
-                self.file(&below, &stat, false);
             }
         }
+        true
     }
 
     /// `named`: by the profile, so whatever it is called.
@@ -156,7 +169,7 @@ impl Search<'_> {
         }
         if stat.size > SIZE {
             if named {
-                self.found.more.get_or_insert_with(|| path.to_owned());
+                self.found.unfinished.push(path.to_owned());
             }
             return;
         }
@@ -211,12 +224,15 @@ fn secret_in(line: &str) -> Option<String> {
             return Some(format!("the value of `{name}`"));
         }
     }
-    secrets_like::holds_known_token(line).then(|| "a token".to_owned())
+    secrets_like::holds_issued_token(line).then(|| "a token".to_owned())
 }
 
-/// A long random word is a secret where the name says so; else it may be a digest or a name.
+/// A long random word is a secret where the name says so; else it may be a digest or a name. A type (OpenAPI's
+/// `access_token: string`) is none.
 fn says_so(name: &str, value: &str) -> bool {
-    secrets_like::name_says_secret(&name.replace('-', "_")) || secrets_like::holds_known_token(value)
+    let is_type = ["string", "integer", "number", "boolean"].contains(&value);
+    secrets_like::holds_issued_token(value)
+        || !is_type && secrets_like::name_says_secret(&name.replace('-', "_"))
 }
 
 #[cfg(test)]
@@ -230,7 +246,9 @@ mod tests {
             ("  - MINER_TOKEN: \"correct-horse-battery\"", "the value of `MINER_TOKEN`"),
             ("      - API_KEY=s3cretvalue", "the value of `API_KEY`"),
             ("extra_args: [--key, sk-abcdef0123456789ABCD]", "a token"),
-            ("# old: ghp_0123456789abcdefghijABCDEF", "a token"),
+            ("# old: ghp_0123456789abcdefghijABCDEFGHIJ012345", "a token"),
+            ("hub: hf_QzWx8EdCr5FvTgB2yHnUj7MiKoLpA9s4", "the value of `hub`"),
+            ("- AKIAIOSFODNN7EXAMPLE", "a token"),
             ("-----BEGIN OPENSSH PRIVATE KEY-----", "a private key"),
         ] {
             assert_eq!(secret_in(line).as_deref(), Some(what), "{line}");
@@ -243,6 +261,12 @@ mod tests {
             "TOKENIZERS_PARALLELISM=false",
             "image: vllm/vllm-openai@sha256:9f86d081884c7d659a2feaa0c55ad0159f86d081884c7d659a2feaa0c55ad015",
             "api_key_file: /run/secrets/key",
+            "model: hf_llama2_7b",
+            "task: hf_dataset_v2_filtered_english",
+            "region: ASIA-PACIFIC-REGION",
+            "zone: ASIAPACIFICREGION1",
+            "access_token: string",
+            "class: sk-button-primary-Large-1",
             "PATH=$PATH:/opt/bin",
             "",
         ] {

@@ -33,7 +33,7 @@ impl Rest {
         let clock = async {
             let services = {
                 let tree = tree.clone();
-                aside(limit, "the processes", move || clock::services(&tree))
+                aside(sources, "the processes", move || clock::services(&tree))
             };
             let mut clock = services.await;
             if let Known::Ok(clock) = &mut clock {
@@ -43,11 +43,11 @@ impl Rest {
         };
         let limits = {
             let tree = tree.clone();
-            aside(limit, "the processes", move || limits::limits(&tree))
+            aside(sources, "the processes", move || limits::limits(&tree))
         };
         let packages = when(wanted.gpus || !wanted.host.packages.is_empty(), {
             let (tree, wanted) = (tree.clone(), wanted.host.clone());
-            aside(limit, "the package database", move || {
+            aside(sources, "the package database", move || {
                 let packages = upgrades::packages(&tree);
                 Ok(match packages {
                     Ok(packages) => (
@@ -63,15 +63,15 @@ impl Rest {
         });
         let device_links = when(wanted.gpus, {
             let tree = tree.clone();
-            aside(limit, "`/dev`", move || device_links::links(&tree))
+            aside(sources, "`/dev`", move || device_links::links(&tree))
         });
         let leaks = {
             let (tree, paths) = (tree.clone(), wanted.host.leak_paths.clone());
-            aside(limit, "the search for tokens", move || Ok(leaks::leaks(&tree, &paths)))
+            aside(sources, "the search for tokens", move || Ok(leaks::leaks(&tree, &paths)))
         };
         let daemon_keys = {
             let (tree, keys) = (tree.clone(), wanted.host.daemon.keys().cloned().collect());
-            aside(limit, "Docker's configuration", move || engine_details::keys(&tree, &keys))
+            aside(sources, "Docker's configuration", move || engine_details::keys(&tree, &keys))
         };
         let (clock, limits, packages, device_links, leaks, daemon_keys) =
             tokio::join!(clock, limits, packages, device_links, leaks, daemon_keys);

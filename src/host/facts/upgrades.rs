@@ -8,7 +8,7 @@ use super::{basics::SMALL, tree::Tree, wanted_host::WantedOfHost};
 use crate::{
     apt::conf,
     error::{Error, Result},
-    plan::dpkg::{Packages, Want},
+    plan::dpkg::{Package, Packages, Want},
     system::files::FileKind,
 };
 
@@ -39,6 +39,9 @@ pub struct VendorToolkit {
     pub version: Option<String>,
     /// How its runtime gives devices, where its configuration says: `auto`, `legacy`, `cdi`, …
     pub mode: Option<String>,
+    /// Its package is unpacked, and not configured to its end.
+    #[serde(default)]
+    pub broken: bool,
 }
 
 /// What dpkg says is there.
@@ -139,6 +142,7 @@ pub(super) fn toolkit(tree: &Tree, packages: &Packages) -> Result<VendorToolkit>
     Ok(VendorToolkit {
         version: package.map(|package| package.version.clone()),
         mode: mode.map(str::to_owned),
+        broken: package.is_some_and(Package::broken),
     })
 }
 

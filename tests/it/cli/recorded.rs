@@ -4,6 +4,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::TcpListener,
     process::Stdio,
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -116,4 +117,41 @@ fn a_watch_shows_what_changed_and_ends_with_130() {
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(130));
     assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+}
+
+#[test]
+fn an_edit_is_seen_while_watching_and_a_broken_profile_does_not_end_it() {
+    let place = place(8000);
+    place.put("home/clean.env", "A=1\n");
+    let good = place.text("profiles/p.toml");
+    // In one step: a file that is being written is a broken one.
+    let replace = |text: &str| {
+        place.put("home/new", text);
+        std::fs::rename(place.at("home/new"), place.at("profiles/p.toml")).unwrap();
+    };
+    // Nothing but the edit can be the reason to look again.
+    let arguments = ["doctor", "p", "--watch", "--interval", "86400", "--format", "json"];
+    let mut child = place.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+    let leaks = |findings: &Value| {
+        let found = findings.as_array()?.iter().find(|finding| finding["id"] == "secret.leaks")?;
+        Some(found["outcome"].as_str().unwrap().to_owned())
+    };
+    let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(leaks(&first["report"]["findings"]).as_deref(), Some("fail"), "{first}");
+    replace("schema = 1\n[host\n");
+    assert!(errors.any(|line| line.unwrap().starts_with("error: ")));
+    assert!(errors.any(|line| line.unwrap().contains("watching goes on")));
+    // One that stays as it is, and is written again, is no news.
+    replace("schema = 1\n[host\n");
+    std::thread::sleep(Duration::from_secs(3));
+    replace(&good.replacen("home/.env", "home/clean.env", 1));
+    let mut changes = lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    let change = changes.find_map(|line| leaks(&line["changed"])).unwrap();
+    assert_eq!(change, "pass");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let rest: Vec<String> = errors.map(Result::unwrap).collect();
+    assert_eq!(rest, ["what to judge by can be read again"]);
 }

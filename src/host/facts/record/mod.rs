@@ -42,6 +42,7 @@ pub fn write(facts: &Facts, words: &Words, host: &str) -> Result<String> {
         "schema": SCHEMA,
         "bedplate": env!("CARGO_PKG_VERSION"),
         "words": words.digest(),
+        "asked": words.asked(),
         "facts": value,
     });
     Ok(serde_json::to_string_pretty(&file).map_err(failed)? + "\n")
@@ -71,8 +72,8 @@ pub fn read(text: &[u8], words: &Words, shown: &str) -> Result<Recorded> {
     let Some(mut facts) = file.remove("facts").filter(Value::is_object) else {
         return Err(not_facts(&doing, "it has no `facts`"));
     };
-    let same = is_of(&file, &words.digest());
-    words.restore(&mut facts, same);
+    words.restore(&mut facts, is_of(&file, "words", &words.digest()));
+    let same = is_of(&file, "asked", words.asked());
     let facts = serde_json::from_value(facts).map_err(|error| {
         let by = file.get("bedplate").and_then(Value::as_str).unwrap_or("another version");
         Error::usage(format!("{doing}: this version does not know such facts: {error}")).hint(format!(
@@ -83,8 +84,8 @@ pub fn read(text: &[u8], words: &Words, shown: &str) -> Result<Recorded> {
     Ok(Recorded { facts, same })
 }
 
-fn is_of(file: &Map<String, Value>, digest: &Digest) -> bool {
-    file.get("words").and_then(Value::as_str) == Some(&digest.to_string())
+fn is_of(file: &Map<String, Value>, key: &str, digest: &Digest) -> bool {
+    file.get(key).and_then(Value::as_str) == Some(&digest.to_string())
 }
 
 fn not_facts(doing: &str, why: &str) -> Error {

@@ -110,6 +110,14 @@ impl<'w> Scrub<'w> {
                         identity: place.identity || IDENTITIES.iter().any(|end| key.ends_with(end)),
                         plain: place.plain || PLAIN.contains(&key.as_str()),
                     };
+                    if let Value::String(text) = &mut value
+                        && key
+                            .rsplit(['/', '.'])
+                            .next()
+                            .is_some_and(|name| secrets_like::name_says_secret(&name.replace('-', "_")))
+                    {
+                        "<secret>".clone_into(text);
+                    }
                     self.value(&mut value, below);
                     entries.insert(self.text(&key, Place { identity: false, ..place }), value);
                 }
@@ -181,6 +189,10 @@ impl<'w> Scrub<'w> {
         if let Ok(address) = word.parse::<IpAddr>() {
             return (!everywhere(&address)).then(|| self.address(address, word));
         }
+        // A path stays, or the rules would not find it again.
+        if path {
+            return None;
+        }
         if is_mac(word) {
             return Some(format!("<mac-{}>", self.number(word)));
         }
@@ -188,11 +200,13 @@ impl<'w> Scrub<'w> {
             let head = word.get(..at).unwrap_or_default();
             return Some(format!("{head}<id-{}>", self.number(word.get(at..).unwrap_or_default())));
         }
-        if path || plain || self.kept.contains(word) || PUBLIC.contains(&word) {
+        if plain || self.kept.contains(word) || PUBLIC.contains(&word) {
             return None;
         }
-        let own = !self.host.is_empty()
-            && word.strip_prefix(self.host).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        // By its first label too: `uname -n` may give the whole name.
+        let label = self.host.split('.').next().unwrap_or_default();
+        let own = !label.is_empty()
+            && word.strip_prefix(label).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         if own && word != "localhost" {
             return Some("<host>".to_owned());
         }

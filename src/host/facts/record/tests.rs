@@ -38,7 +38,7 @@ fn facts() -> Facts {
         .insert("hub.corp.example".to_owned(), Known::Ok(Resolution::Addresses(vec![address(10, 7, 3, 10)])));
     facts.memory = Known::unknown(format!(
         "asking https://me:{TOKEN}@vault.corp.example:8443/x from {HOST}.corp.example (10.7.3.9, fe80::9e6b:ff:fe1f:aa7e, {MAC}): \
-         refused with {TOKEN}, board {UUID}."
+         refused with {TOKEN}, board {UUID}. {HOST} again."
     ));
     facts.shm = Known::unknown("-----BEGIN OPENSSH PRIVATE KEY----- b3Blb");
     let device = Device {
@@ -52,7 +52,11 @@ fn facts() -> Facts {
     };
     facts.nvml = Known::Ok(Nvml::Answers(Gpus { devices: vec![device], ..Gpus::default() }));
     facts.daemon_keys = Known::Ok(
-        [("/registry-mirrors".to_owned(), "[\"https://mirror.corp.example:5000\"]".to_owned())].into(),
+        [
+            ("/registry-mirrors".to_owned(), "[\"https://mirror.corp.example:5000\"]".to_owned()),
+            ("/log-opts/splunk-token".to_owned(), "\"correct-horse\"".to_owned()),
+        ]
+        .into(),
     );
     facts
 }
@@ -73,9 +77,13 @@ fn a_token_an_address_a_serial_and_a_name_are_not_in_the_file() {
         "gpu17.corp",
         "me:",
         "b3Blb",
+        "correct-horse",
     ] {
         assert!(!text.contains(gone), "{gone} is in {text}");
     }
+    // A host whose own name is the whole one is found by its first label as well.
+    let text = write(&facts(), &Words::of(&wanted()), "gpu17.corp.example").unwrap();
+    assert!(text.contains("from <host> ") && text.contains("<host> again"), "{text}");
     // What the rules look at is still there.
     for kept in ["127.0.0.1", "\"debian\"", "NVIDIA H100", "refused with"] {
         assert!(text.contains(kept), "{kept} is not in {text}");
@@ -105,6 +113,11 @@ fn words_that_both_have_come_back() {
     // For another profile the names stay hidden, and that is said.
     let other = read(text.as_bytes(), &Words::of(&Wanted::default()), "x").unwrap();
     assert!(!other.same && !other.facts.names.contains_key("hub.corp.example"));
+    // With the same names and another question the names come back, and it is said as well.
+    let mut asks = wanted();
+    asks.host.leak_paths.push("/srv/stacks".to_owned());
+    let other = read(text.as_bytes(), &Words::of(&asks), "x").unwrap();
+    assert!(!other.same && other.facts.names.contains_key("hub.corp.example"));
 }
 
 #[test]
@@ -116,6 +129,7 @@ fn ordinary_words_stay_as_they_are() {
         "`/data/huggingface/hub/models--Qwen--Qwen2.5/snapshots/0123456789abcdef0123456789abcdef01234567`: gone",
         "nvidia.com/gpu",
         "0000:0a:00.0",
+        "/mnt/5f1c2d3e-aaaa-4bbb-8ccc-0123456789ab/huggingface",
         "starting docker.service failed",
         "native.cgroupdriver=systemd",
         "26.1.5+dfsg1",

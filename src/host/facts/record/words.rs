@@ -12,6 +12,8 @@ use crate::{digest::Digest, host::facts::Wanted};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Words {
     shared: Vec<String>,
+    /// Of all that is wanted.
+    asked: Digest,
     pub(super) kept: BTreeSet<String>,
 }
 
@@ -42,10 +44,15 @@ impl Words {
             kept.extend(deployment.services.iter().map(|service| service.name.clone()));
             kept.extend(deployment.secrets.keys().cloned());
         }
-        Self { shared: shared.into_iter().collect(), kept }
+        Self { shared: shared.into_iter().collect(), asked: Digest::of(format!("{wanted:?}")), kept }
     }
 
-    /// What tells one list from another.
+    /// What tells one question from another: whatever was asked for, paths and packages included.
+    pub(super) fn asked(&self) -> &Digest {
+        &self.asked
+    }
+
+    /// What tells one list of words from another.
     pub(super) fn digest(&self) -> Digest {
         Digest::of(self.shared.join("\n"))
     }
