@@ -11,12 +11,13 @@
 //! | [`version`], [`relation`] | Debian's version order; fields such as `Depends` |
 //! | [`closure`] | from names to everything that they need; `explain`: why there is no such closure |
 //! | [`download`] | packages by digest into the store |
-//! | [`sources`] | the machine's own configuration of apt: which mirrors it uses |
+//! | [`sources`], [`conf`] | the machine's own configuration of apt: which mirrors it uses; the text of apt.conf(5) |
 //! | [`deb`] | the packages themselves: facts of a `.deb`, hostile ones refused |
 
 pub mod archive;
 mod catalog;
 pub mod closure;
+pub mod conf;
 pub(crate) mod control;
 pub mod deb;
 pub mod download;

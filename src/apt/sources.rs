@@ -9,7 +9,7 @@ use std::path::Path;
 
 use url::Url;
 
-use super::control;
+use super::{conf, control};
 use crate::{error::Result, system::files};
 
 /// The largest file that is read, in bytes.
@@ -239,32 +239,13 @@ fn release_of(suite: &str) -> &str {
 /// the empty text mean none.
 pub fn proxies(text: &str) -> Proxies {
     let mut proxies = Proxies::default();
-    let mut scopes: Vec<String> = Vec::new();
-    let mut words: Vec<String> = Vec::new();
-    let mut tokens = Tokens { rest: text };
-    while let Some(token) = tokens.next() {
-        match token {
-            Token::Word(word) => words.push(word),
-            Token::Open => scopes.push(words.drain(..).next().unwrap_or_default()),
-            Token::Close => {
-                words.clear();
-                scopes.pop();
-            }
-            Token::End => {
-                if let [name, value] = words.as_slice() {
-                    let path = scopes.iter().chain([name]).map(String::as_str).collect::<Vec<_>>().join("::");
-                    let place = match path.to_ascii_lowercase().as_str() {
-                        "acquire::http::proxy" => Some(&mut proxies.http),
-                        "acquire::https::proxy" => Some(&mut proxies.https),
-                        _ => None,
-                    };
-                    if let Some(place) = place {
-                        *place = proxy(value);
-                    }
-                }
-                words.clear();
-            }
-        }
+    for (name, value) in conf::settings(text) {
+        let place = match name.to_ascii_lowercase().as_str() {
+            "acquire::http::proxy" => &mut proxies.http,
+            "acquire::https::proxy" => &mut proxies.https,
+            _ => continue,
+        };
+        *place = proxy(&value);
     }
     proxies
 }
@@ -272,58 +253,6 @@ pub fn proxies(text: &str) -> Proxies {
 fn proxy(value: &str) -> Option<Url> {
     let url: Url = value.parse().ok()?;
     (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
-}
-
-/// A piece of apt.conf(5).
-enum Token {
-    Word(String),
-    Open,
-    Close,
-    End,
-}
-
-struct Tokens<'t> {
-    rest: &'t str,
-}
-
-impl Tokens<'_> {
-    fn next(&mut self) -> Option<Token> {
-        loop {
-            self.rest = self.rest.trim_start();
-            let first = self.rest.chars().next()?;
-            let comment = if self.rest.starts_with("//") || first == '#' {
-                Some("\n")
-            } else if self.rest.starts_with("/*") {
-                Some("*/")
-            } else {
-                None
-            };
-            if let Some(end) = comment {
-                self.rest = self.rest.split_once(end).map_or("", |(_, rest)| rest);
-                continue;
-            }
-            let single = match first {
-                '{' => Some(Token::Open),
-                '}' => Some(Token::Close),
-                ';' => Some(Token::End),
-                _ => None,
-            };
-            if let Some(token) = single {
-                self.rest = self.rest.get(1..).unwrap_or_default();
-                return Some(token);
-            }
-            if let Some(quoted) = self.rest.strip_prefix('"') {
-                let (word, rest) = quoted.split_once('"').unwrap_or((quoted, ""));
-                self.rest = rest;
-                return Some(Token::Word(word.to_owned()));
-            }
-            let end =
-                self.rest.find(|c: char| c.is_whitespace() || "{};\"".contains(c)).unwrap_or(self.rest.len());
-            let (word, rest) = self.rest.split_at(end);
-            self.rest = rest;
-            return Some(Token::Word(word.to_owned()));
-        }
-    }
 }
 
 #[cfg(test)]

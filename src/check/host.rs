@@ -7,7 +7,7 @@ use super::{
     verdict::{Tally, Verdict, size},
 };
 use crate::host::facts::{
-    Docker, Facts, Hub, Listener, Resolution, looked_up, need,
+    Facts, Hub, Listener, Resolution, looked_up, need,
     wanted::{WantedDeployment, WantedService},
 };
 use crate::profile::Published;
@@ -91,10 +91,7 @@ pub(super) fn disk(subject: &Subject<'_>, facts: &Facts) -> Verdict {
             }
             Err(why) => tally.unknown(format!("free space for `{path}`: {why}")),
         };
-    let root = match facts.docker.ok() {
-        Some(Docker::Answers(engine)) if !engine.root.is_empty() => engine.root.as_str(),
-        _ => "/var/lib/docker",
-    };
+    let root = facts.image_root();
     let download: u64 = need::images(wanted, facts).values().map(|image| image.download).sum();
     let unpacked = (download / 10).saturating_mul(UNPACKED_TENTHS);
     add(

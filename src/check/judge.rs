@@ -45,6 +45,7 @@ fn reason_to_skip(check: &Check, before: &[Finding], subject: &Subject<'_>) -> O
         because: format!("skipped: `{}` {word}", blame.id),
         evidence: Vec::new(),
         next: None,
+        tolerated: false,
     })
 }
 
@@ -57,7 +58,7 @@ fn guarded(verdict: Verdict) -> Verdict {
 }
 
 fn finding(check: &Check, verdict: Verdict, subject: &Subject<'_>) -> Finding {
-    let Verdict { mut outcome, because, mut evidence, mut next } = verdict;
+    let Verdict { mut outcome, because, mut evidence, mut next, tolerated } = verdict;
     if check.weight == Weight::Advisory && outcome == Outcome::Fail {
         outcome = Outcome::Warn;
     }
@@ -79,7 +80,7 @@ fn finding(check: &Check, verdict: Verdict, subject: &Subject<'_>) -> Finding {
     Finding {
         id: check.id.to_owned(),
         layer: check.layer,
-        weight: check.weight,
+        weight: if tolerated && outcome == Outcome::Unknown { Weight::Advisory } else { check.weight },
         outcome,
         because,
         evidence,

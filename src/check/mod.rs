@@ -4,12 +4,15 @@
 //! Nothing here looks at the host itself, but for [`readiness`], which keeps a report's result.
 
 pub mod accept;
+mod engine;
+mod entries;
 mod fit;
 pub mod gate;
 mod gpu;
 mod host;
 mod image;
 mod judge;
+mod machine;
 mod net;
 pub mod readiness;
 mod registry;

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use super::{
     accept::unknown_id,
-    fit, gpu, host, image, net,
+    entries, fit, gpu, host, image, net,
     report::{Layer, Weight},
     runtime, secret,
     subject::Subject,
@@ -101,6 +101,7 @@ const HOST: &[Check] = &[
             "restart the host; if another kernel starts all the same: `bedplate provision`, which has GRUB start the locked one (choose it yourself in any other boot loader)",
         ],
     ),
+    entries::CLOCK,
     check(
         "host.disk",
         Layer::Doctor,
@@ -111,6 +112,7 @@ const HOST: &[Check] = &[
             "make room where the finding says, or move the directory to a larger file system",
         ],
     ),
+    entries::INODES,
     check(
         "host.memory",
         Layer::Doctor,
@@ -121,6 +123,8 @@ const HOST: &[Check] = &[
             "lower `shm_size`, or use a host with more memory",
         ],
     ),
+    entries::SHM,
+    entries::LIMITS,
     check(
         "host.dns",
         Layer::Doctor,
@@ -141,6 +145,7 @@ const HOST: &[Check] = &[
             "end the process that the finding names, or choose another port in the deployment",
         ],
     ),
+    entries::UPGRADES,
 ];
 
 /// Checks after those of GPUs.
@@ -165,6 +170,7 @@ const REST: &[Check] = &[
             "give the secret where the profile's `[secrets]` says, or `bedplate secret set NAME`",
         ],
     ),
+    entries::LEAKS,
     check(
         "net.exposed",
         Layer::Doctor,
@@ -195,6 +201,10 @@ const REST: &[Check] = &[
             "`systemctl status docker`; where it is missing, `bedplate toolkit install` brings it, or `apt-get install docker.io` with `pin-packages = false`",
         ],
     ),
+    entries::STORAGE,
+    entries::CGROUP,
+    entries::CONFIGURATION,
+    entries::PACKAGE,
     on_gpus(
         check(
             "toolkit.wiring",
@@ -362,21 +372,7 @@ const REST: &[Check] = &[
 ];
 
 /// Checks of the catalogue that come with a later version.
-pub const LATER: &[&str] = &[
-    "host.clock",
-    "host.inodes",
-    "host.shm",
-    "host.limits",
-    "host.unattended-upgrades",
-    "secret.leaks",
-    "docker.storage",
-    "docker.cgroup",
-    "docker.live-restore",
-    "toolkit.package",
-    "toolkit.smoke",
-    "toolkit.smoke-reload",
-    "runtime.smoke",
-];
+pub const LATER: &[&str] = &["toolkit.smoke", "toolkit.smoke-reload", "runtime.smoke"];
 
 /// Every check, in the order they are judged and shown.
 pub fn registry() -> &'static [Check] {

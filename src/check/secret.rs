@@ -138,3 +138,40 @@ pub(super) fn present(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     }
     tally.verdict("every secret that is needed resolves", "no deployment needs a secret")
 }
+
+pub(super) fn leaks(subject: &Subject<'_>, facts: &Facts) -> Verdict {
+    let found = match facts.leaks.as_result() {
+        Ok(found) => found,
+        Err(why) => return Verdict::unknown(why),
+    };
+    let quoted = |path: &String| format!("`{path}`");
+    let places = found.asked.iter().map(quoted).collect::<Vec<_>>().join(", ");
+    let mut tally = Tally::default();
+    // Facts from a file may have been gathered for another profile.
+    for path in subject.wanted.host.leak_paths.iter().filter(|path| !found.asked.contains(path)) {
+        tally.unknown(format!("`{path}`: nothing was looked at"));
+    }
+    for leak in &found.found {
+        tally.bad(
+            format!("`{}`, line {}, holds {}", leak.path, leak.line, leak.what),
+            "replace it where it was issued: it has been on disk in clear; then name it in the profile's `[secrets]`, and write `${NAME}` in its place (`bedplate init --from FILE` does so)",
+        );
+    }
+    for unseen in &found.unseen {
+        tally.unknown_until(
+            unseen,
+            "run it as root: `sudo bedplate doctor`; or name other directories in `[checks] leak-paths`",
+        );
+    }
+    for path in &found.unfinished {
+        tally.unknown_until(
+            format!("there is more below `{path}` than is searched"),
+            "name narrower directories in `[checks] leak-paths`",
+        );
+    }
+    let line = format!("{} files looked at in {places}", found.files);
+    if found.places > 0 {
+        tally.good(line);
+    }
+    tally.verdict("no token in a file that people write by hand", format!("none of {places} is there"))
+}

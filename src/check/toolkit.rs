@@ -16,7 +16,7 @@ const MERGES: &str = "`bedplate provision`, which sets it in `/etc/docker/daemon
 /// NVIDIA's CDI kind (nvidia-container-toolkit).
 const KIND: &str = "nvidia.com/gpu";
 
-fn engine(facts: &Facts) -> Result<&Engine, String> {
+pub(super) fn engine(facts: &Facts) -> Result<&Engine, String> {
     match facts.docker.as_result() {
         Ok(Docker::Answers(engine)) => Ok(engine),
         Ok(Docker::Away(away)) => Err(away.why.clone()),

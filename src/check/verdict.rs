@@ -13,11 +13,13 @@ pub struct Verdict {
     pub evidence: Vec<String>,
     /// The one thing to do next.
     pub next: Option<String>,
+    /// An unknown that does not shut the gate: what would be asked cannot be reached from this host.
+    pub tolerated: bool,
 }
 
 impl Verdict {
     fn new(outcome: Outcome, because: impl Into<String>) -> Self {
-        Self { outcome, because: because.into(), evidence: Vec::new(), next: None }
+        Self { outcome, because: because.into(), evidence: Vec::new(), next: None, tolerated: false }
     }
 
     /// It is as it should be; seen in `evidence`. Without evidence the judge makes it unknown.
@@ -48,6 +50,12 @@ impl Verdict {
     /// Adds a line of evidence.
     pub fn saw(mut self, line: impl Into<String>) -> Self {
         self.evidence.push(line.into());
+        self
+    }
+
+    /// Does not shut the gate where it is unknown.
+    pub fn tolerated(mut self) -> Self {
+        self.tolerated = true;
         self
     }
 
@@ -130,6 +138,7 @@ impl Tally {
                 because: pass.into(),
                 evidence: self.evidence,
                 next: None,
+                tolerated: false,
             };
         } else {
             return Verdict {
@@ -137,11 +146,12 @@ impl Tally {
                 because: nothing.into(),
                 evidence: self.evidence,
                 next: None,
+                tolerated: false,
             };
         };
         let (because, next, mut evidence) = some(problems);
         evidence.extend(self.evidence);
-        Verdict { outcome, because, evidence, next }
+        Verdict { outcome, because, evidence, next, tolerated: false }
     }
 }
 

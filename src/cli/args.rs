@@ -310,11 +310,14 @@ pub struct Doctor {
     /// Check what this deployment needs of the host: a file, or a name
     #[arg(short = 'f', long = "file", value_name = "DEPLOYMENT")]
     pub file: Option<PathBuf>,
-    /// Run again when something changes
-    #[arg(long)]
+    /// Run again when something changes, and show only what changed; Ctrl-C ends it
+    #[arg(long, conflicts_with_all = ["record", "facts"])]
     pub watch: bool,
-    /// Write the facts to a file
-    #[arg(long, value_name = "FILE")]
+    /// With `--watch`: look again after so many seconds, whatever changed
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "watch", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub interval: u64,
+    /// Write the facts to a file, without secrets, addresses, names and serial numbers
+    #[arg(long, value_name = "FILE", conflicts_with = "facts")]
     pub record: Option<PathBuf>,
     /// Judge recorded facts instead of this host
     #[arg(long, value_name = "FILE")]

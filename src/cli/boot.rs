@@ -64,20 +64,13 @@ pub fn run(context: &Context) -> Result<u8> {
                 }
             }
             // One that fails does not hold up the others.
-            let result = async {
+            let result = Box::pin(async {
                 let text =
                     state::deployment_text(&root, &paths, &name)?.ok_or_else(|| up::no_deployment(&name))?;
                 let deployment = profile::deployment::parse(&name, &text)?.deployment;
-                up::bring_up(
-                    context,
-                    &root,
-                    &text,
-                    &deployment,
-                    deploy::Options::default(),
-                    up::Start::AsNeeded,
-                )
-                .await
-            };
+                let options = deploy::Options::default();
+                Box::pin(up::bring_up(context, &root, &text, &deployment, options, up::Start::AsNeeded)).await
+            });
             match result.await {
                 Ok(exit::DONE) => {}
                 Ok(other) => code = other,

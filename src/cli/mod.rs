@@ -33,6 +33,7 @@ mod supply;
 mod toolkit;
 mod up;
 mod verify;
+mod watch;
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 

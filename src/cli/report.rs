@@ -81,7 +81,8 @@ fn table(report: &Report, verbose: bool) -> String {
     let mut out = String::new();
     let width = report.findings.iter().map(|finding| finding.id.len()).max().unwrap_or(0);
     let mut last = None;
-    for finding in &report.findings {
+    for alike in report.findings.chunk_by(|one, next| !verbose && said_once(one, next)) {
+        let [finding, more @ ..] = alike else { continue };
         if last != Some(finding.layer) {
             if last.is_some() {
                 out.push('\n');
@@ -90,7 +91,11 @@ fn table(report: &Report, verbose: bool) -> String {
             let bold = Style::new().bold();
             let _ = writeln!(out, "{bold}{}{bold:#}  {}", command(finding.layer), duty(finding.layer));
         }
-        row(&mut out, finding, width, verbose);
+        if more.is_empty() {
+            row(&mut out, &finding.id, finding, width, verbose);
+        } else {
+            row(&mut out, &format!("{}* ({})", family(&finding.id), alike.len()), finding, width, verbose);
+        }
     }
     out.push('\n');
     out.push_str(&summary(report));
@@ -106,10 +111,24 @@ fn duty(layer: Layer) -> &'static str {
     }
 }
 
-fn row(out: &mut String, finding: &Finding, width: usize, verbose: bool) {
+/// Whether one line is enough for both: neighbours of one family that do not apply, for the same reason.
+fn said_once(one: &Finding, next: &Finding) -> bool {
+    one.outcome == Outcome::NotApplicable
+        && next.outcome == Outcome::NotApplicable
+        && one.layer == next.layer
+        && family(&one.id) == family(&next.id)
+        && one.because == next.because
+}
+
+/// The part of an id that checks of one subject share, with its dot.
+fn family(id: &str) -> &str {
+    id.split_inclusive('.').next().unwrap_or(id)
+}
+
+fn row(out: &mut String, id: &str, finding: &Finding, width: usize, verbose: bool) {
     let style = style(finding.outcome);
     let word = word(finding.outcome);
-    let _ = writeln!(out, "  {style}{word:<7}{style:#}  {:<width$}  {}", finding.id, finding.because);
+    let _ = writeln!(out, "  {style}{word:<7}{style:#}  {id:<width$}  {}", finding.because);
     let indent = " ".repeat(width + 13);
     if verbose || finding.outcome == Outcome::Fail {
         for line in &finding.evidence {
@@ -243,6 +262,25 @@ mod tests {
         assert_eq!(text.matches("next: do this").count(), 1, "{text}");
         assert!(text.contains("the layer to blame is `doctor`"), "{text}");
         assert!(text.contains("start with gpu.pci"), "{text}");
+    }
+
+    #[test]
+    fn what_does_not_apply_for_one_reason_is_one_line() {
+        let mut report = report();
+        for id in ["gpu.count", "gpu.ecc", "toolkit.wiring"] {
+            let because = "the profile's host has no GPUs".into();
+            report.findings.push(Finding { because, ..finding(id, Layer::Toolkit, Outcome::NotApplicable) });
+        }
+        report.findings.push(finding("toolkit.smoke", Layer::Toolkit, Outcome::NotApplicable));
+        let text = anstream::adapter::strip_str(&table(&report, false)).to_string();
+        assert!(text.contains("n/a      gpu.* (2)       the profile's host has no GPUs\n"), "{text}");
+        assert!(
+            text.contains("  toolkit.wiring  the") && text.contains("  toolkit.smoke   because"),
+            "{text}"
+        );
+        assert!(text.contains("4 n/a"), "{text}");
+        let whole = anstream::adapter::strip_str(&table(&report, true)).to_string();
+        assert!(whole.contains("gpu.count") && whole.contains("gpu.ecc"), "{whole}");
     }
 
     #[test]

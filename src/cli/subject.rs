@@ -241,7 +241,7 @@ pub async fn judge(
     sources: &facts::Sources,
     layers: &[check::report::Layer],
 ) -> (Report, Facts) {
-    let facts = facts::gather(&subject.wanted, sources).await;
+    let facts = Box::pin(facts::gather(&subject.wanted, sources)).await;
     (check::judge(layers, subject, &facts), facts)
 }
 

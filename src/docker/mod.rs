@@ -54,6 +54,12 @@ pub struct EngineInfo {
     pub root_dir: String,
     /// Storage driver, such as `overlay2`.
     pub storage_driver: String,
+    /// The file system under its data directory, as the storage driver names it: `extfs`, `xfs`.
+    pub backing: Option<String>,
+    /// Whether that file system tells what a directory's entries are (`d_type`), where the storage driver says.
+    pub d_type: Option<bool>,
+    /// Version of runc, where the daemon says.
+    pub runc: Option<String>,
     /// `1` or `2`.
     pub cgroup_version: Option<String>,
     /// `systemd` or `cgroupfs`.
@@ -129,7 +135,18 @@ impl Docker {
 
     /// What the daemon says of itself.
     pub async fn engine(&self) -> Result<EngineInfo> {
-        let info = self.client.info().await.map_err(|error| failed(Asked::Engine, error))?;
+        let (info, version) = tokio::join!(self.client.info(), self.client.version());
+        let info = info.map_err(|error| failed(Asked::Engine, error))?;
+        // What the daemon does not say of its parts is not known; nothing else hangs on it.
+        let parts = version.ok().and_then(|version| version.components).unwrap_or_default();
+        let runc = parts.into_iter().find(|part| part.name == "runc").map(|part| part.version);
+        let row = |name: &str| {
+            let mut rows = info.driver_status.iter().flatten();
+            rows.find(|row| row.first().is_some_and(|first| first == name)).and_then(|row| row.get(1))
+        };
+        let backing =
+            row("Backing Filesystem").filter(|name| !name.is_empty() && *name != "<unknown>").cloned();
+        let d_type = row("Supports d_type").and_then(|value| value.parse().ok());
         let api = self.client.client_version();
         let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
         runtimes.sort();
@@ -149,6 +166,9 @@ impl Docker {
             api_version: api.to_string(),
             root_dir: info.docker_root_dir.unwrap_or_default(),
             storage_driver: info.driver.unwrap_or_default(),
+            backing,
+            d_type,
+            runc: runc.filter(|version| !version.is_empty()),
             cgroup_version: info.cgroup_version.map(|v| v.to_string()).filter(|v| !v.is_empty()),
             cgroup_driver: info.cgroup_driver.map(|v| v.to_string()).filter(|v| !v.is_empty()),
             cdi_spec_dirs: info.cdi_spec_dirs.unwrap_or_default(),

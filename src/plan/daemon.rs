@@ -52,6 +52,16 @@ pub(super) fn wanted(container: &Container) -> BTreeMap<Vec<String>, Value> {
     keys
 }
 
+/// The keys of `daemon.json` that a profile wants, by JSON pointer (RFC 6901), each with its value.
+pub fn daemon_keys(container: &Container) -> BTreeMap<String, Value> {
+    wanted(container).into_iter().map(|(key, value)| (pointer(&key), value)).collect()
+}
+
+/// Whether a key's value is as wanted: an empty table in the profile asks for an object, whatever is in it.
+pub fn daemon_key_is(is: &Value, wanted: &Value) -> bool {
+    is == wanted || matches!((is, wanted), (Value::Object(_), Value::Object(_)))
+}
+
 fn path(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
@@ -181,8 +191,7 @@ fn take(
         ))
         .hint(format!("take it out of `{PATH}`, or name its keys in `[container.daemon]`")));
     }
-    // An empty table in the profile asks for an object, whatever is in it.
-    let enough = matches!((&now, value), (Some(Value::Object(_)), Value::Object(_)));
+    let enough = now.as_ref().is_some_and(|now| daemon_key_is(now, value));
     let place = pointer(key);
     let known = prior.daemon.get(&place);
     let owned = record.daemon.entry(place).or_insert_with(|| OwnedKey {
@@ -191,7 +200,7 @@ fn take(
         wanted: true,
     });
     owned.wanted = true;
-    if enough || now.as_ref() == Some(value) {
+    if enough {
         push_last(&mut owned.written, now.unwrap_or_else(|| value.clone()));
         return Ok(());
     }

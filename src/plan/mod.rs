@@ -30,7 +30,7 @@ use serde::Serialize;
 pub use self::{
     bare::bare,
     boot_entry::{BootMenu, GRUB_DEFAULT},
-    daemon::{KeyChange, PATH as DAEMON},
+    daemon::{KeyChange, PATH as DAEMON, daemon_key_is, daemon_keys},
     record::{
         Before, Due, OwnedKey, OwnedKind, OwnedPackage, OwnedPath, OwnedSecret, Record,
         VERSION as RECORD_VERSION,

@@ -68,6 +68,25 @@ pub(crate) fn checks(f: &mut Fields<'_, '_>) -> Checks {
         }
         checks.resolve.push(text.value);
     }
+    checks.clock_seconds = f.integer("clock-seconds", 1..=3600);
+    checks.inodes_free_percent = f.integer("inodes-free-percent", 0..=99);
+    checks.shm_gib = f.integer("shm-gib", 0..=most);
+    checks.open_files = f.integer("open-files", 0..=most);
+    checks.memlock_mib = f.integer("memlock-mib", 0..=most);
+    if let Some(node) = f.get("leak-paths") {
+        let paths = f.texts("leak-paths");
+        if paths.is_empty() {
+            let hint =
+                "name directories or files; to leave the check out: `accept = { \"secret.leaks\" = \"…\" }`";
+            f.d.error(&node.span, "`checks.leak-paths` names nothing", "empty", hint);
+        }
+        for path in &paths {
+            if let Err((message, hint)) = forms::absolute_path(&path.value) {
+                f.d.error(&path.span, message, "", hint);
+            }
+        }
+        checks.leak_paths = Some(paths.into_iter().map(|path| path.value).collect());
+    }
     if let Some(accept) = f.fields("accept") {
         for entry in accept.entries {
             let what = accept.at(&entry.key);

@@ -14,7 +14,7 @@ mod host_rules;
 pub mod image_definition;
 mod render;
 pub mod rewrite;
-mod secrets_like;
+pub(crate) mod secrets_like;
 pub mod services;
 mod sidecars;
 pub mod template;
@@ -319,6 +319,18 @@ pub struct Checks {
     pub xid_hours: Option<u64>,
     /// Extra host names that must resolve (`host.dns`).
     pub resolve: Vec<String>,
+    /// How far off the clock may be, in seconds. 5 unless said.
+    pub clock_seconds: Option<u64>,
+    /// How many inodes must be free, in percent. 5 unless said.
+    pub inodes_free_percent: Option<u64>,
+    /// Size that `/dev/shm` of the host must have, in GiB, where a container shares it.
+    pub shm_gib: Option<u64>,
+    /// How many files an engine must be able to open. 65536 unless said.
+    pub open_files: Option<u64>,
+    /// How much memory an engine must be able to lock, in MiB. 0 unless said.
+    pub memlock_mib: Option<u64>,
+    /// Directories and files that are searched for tokens (`secret.leaks`).
+    pub leak_paths: Option<Vec<String>>,
     /// Exceptions: check id to the reason, which stays in every report.
     pub accept: BTreeMap<String, String>,
 }
@@ -331,6 +343,12 @@ impl Default for Checks {
             readiness_hours: 24,
             xid_hours: None,
             resolve: Vec::new(),
+            clock_seconds: None,
+            inodes_free_percent: None,
+            shm_gib: None,
+            open_files: None,
+            memlock_mib: None,
+            leak_paths: None,
             accept: BTreeMap::new(),
         }
     }

@@ -70,6 +70,48 @@ pub(crate) fn holds_known_token(text: &str) -> bool {
         || text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).any(known_token)
 }
 
+/// Tokens as their issuers make them: what they begin with, how many characters follow at least, and which other than
+/// letters and digits. From the issuers' documentation and the patterns they give to secret scanners.
+const ISSUED: &[(&str, usize, &str)] = &[
+    ("hf_", 30, ""),
+    ("sk-ant-", 40, "-_"),
+    ("sk-proj-", 40, "-_"),
+    ("sk-", 20, ""),
+    ("ghp_", 36, ""),
+    ("gho_", 36, ""),
+    ("ghs_", 36, ""),
+    ("ghu_", 36, ""),
+    ("github_pat_", 40, "_"),
+    ("glpat-", 20, "-_"),
+    ("AKIA", 16, ""),
+    ("ASIA", 16, ""),
+    ("xoxb-", 20, "-"),
+    ("xoxp-", 20, "-"),
+    ("AIza", 35, "-_"),
+    ("dckr_pat_", 20, "-_"),
+    ("nvapi-", 40, "-_"),
+    ("npm_", 36, ""),
+    ("pypi-", 40, "-_"),
+    ("AGE-SECRET-KEY-1", 40, ""),
+];
+
+/// Whether a text holds a token that has the very form its issuer gives it, or a private key: for files that are not ours,
+/// where an ordinary word must not count.
+pub(crate) fn holds_issued_token(text: &str) -> bool {
+    let issued = |word: &str| {
+        ISSUED.iter().any(|(prefix, least, others)| {
+            word.strip_prefix(prefix).is_some_and(|rest| {
+                rest.len() >= *least
+                    && rest.bytes().any(|byte| byte.is_ascii_digit())
+                    && rest.bytes().any(|byte| byte.is_ascii_alphabetic())
+                    && rest.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+            })
+        })
+    };
+    text.contains("PRIVATE KEY-----")
+        || text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).any(issued)
+}
+
 /// Shannon entropy of the characters, in bits each.
 fn entropy(word: &str) -> f64 {
     let mut counts = [0u32; 256];

@@ -143,7 +143,7 @@ description = {description}
 distribution = "debian"
 release = "trixie"
 architecture = "amd64"
-packages = []
+packages = []                    # a host needs a time service: "chrony", where none runs yet
 
 [gpu]
 # What images are judged against when no GPU is at hand; name yours.

@@ -163,12 +163,62 @@ fn the_commands() {
     same("cli.md", &out);
 }
 
+/// The rows of the tables that try every check from facts: id, outcome.
+fn tried() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/check/tests");
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        for row in text.split("Case(").skip(1) {
+            let mut words = row.split(',').map(str::trim);
+            let id = words.next().and_then(|word| word.strip_prefix('"')?.strip_suffix('"'));
+            if let (Some(id), Some(outcome)) = (id, words.next()) {
+                found.push((id.to_owned(), outcome.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// One table of all checks, with how often each outcome is tried.
+fn overview(out: &mut String) {
+    let rows = tried();
+    out.push_str(
+        "\nHow often each is tried from facts (`src/check/tests`): beside these each passes on a healthy host, passes again \
+         when\nrepaired, and with nothing seen none passes.\n\n\
+         | check | layer | weight | fails or warns | unknown | n/a | also passes |\n|---|---|---|---|---|---|---|\n",
+    );
+    for check in check::registry() {
+        let layer = match check.layer {
+            Layer::Doctor => "doctor",
+            Layer::Toolkit => "toolkit",
+            Layer::Runtime => "runtime",
+            Layer::Up => "up",
+        };
+        let weight = if check.weight == Weight::Required { "required" } else { "advisory" };
+        let number = |outcomes: &[&str]| {
+            rows.iter().filter(|(id, outcome)| id == check.id && outcomes.contains(&outcome.as_str())).count()
+        };
+        let (fails, unknown) = (number(&["Fail", "Warn"]), number(&["Unknown"]));
+        assert!(fails > 0, "{} has no row that fails", check.id);
+        let link = check.id.replace('.', "");
+        let _ = writeln!(
+            out,
+            "| [`{}`](#{link}) | {layer} | {weight} | {fails} | {unknown} | {} | {} |",
+            check.id,
+            number(&["NotApplicable"]),
+            number(&["Pass"])
+        );
+    }
+}
+
 #[test]
 fn the_checks() {
     let mut out = format!(
         "# Checks\n\n{MADE}`bedplate explain` lists them, `bedplate explain ID` shows one. What outcomes, weights and \
          the gate mean:\n[checks](../guide/06-checks.md).\n"
     );
+    overview(&mut out);
     for (layer, verb, duty) in [
         (Layer::Doctor, "doctor", "the host"),
         (Layer::Toolkit, "toolkit", "containers and their access to GPUs"),

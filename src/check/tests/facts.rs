@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use super::healthy;
 use crate::{
     check::{
         Locked, Subject,
@@ -71,7 +72,7 @@ miner_client:
   image: registry.example/miner-agent:0.3.1
   public_ip: 203.0.113.7
   host_port: 8080
-  volumes: ["/data/minerhome:/root/.miner"]
+  volumes: ["/data/minerhome:/root/.miner", "/dev/shm:/dev/shm"]
 "#;
 
 /// Everything a check may look at.
@@ -168,7 +169,12 @@ fn lock() -> Lock {
     ];
     Lock {
         images: images.into_iter().map(|(name, image)| (name.to_owned(), image)).collect(),
-        set: Some(PackageSet { kernel: Some("6.12.57+deb13-amd64".to_owned()), ..PackageSet::default() }),
+        set: Some(PackageSet {
+            kernel: Some("6.12.57+deb13-amd64".to_owned()),
+            toolkit: Some(healthy::TOOLKIT.to_owned()),
+            ..PackageSet::default()
+        }),
+        packages: healthy::packages(),
         ..Lock::default()
     }
 }
@@ -325,7 +331,7 @@ fn healthy() -> Facts {
         }),
         boot_id: Known::Ok("b00t".to_owned()),
         memory: Known::Ok(Memory { total: 1000 * GIB, available: 900 * GIB }),
-        shm: space(3),
+        shm: healthy::shm(),
         space: keyed([("/var/lib/docker", space(1)), ("/data/huggingface", space(2))]),
         names: keyed([(
             "time.example",
@@ -376,6 +382,7 @@ fn healthy() -> Facts {
                 hub: Known::unknown("nothing must be asked of the hub"),
             },
         )]),
+        ..healthy::host()
     }
 }
 

@@ -3,8 +3,12 @@
 mod facts;
 mod gating;
 mod gpu;
+mod healthy;
+mod recorded;
 mod rules;
+#[macro_use]
 mod table;
+mod table_host;
 
 use facts::World;
 

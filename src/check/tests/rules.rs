@@ -86,6 +86,9 @@ fn a_host_without_gpus_goes_the_same_road() {
 #[test]
 fn nothing_passes_where_nothing_was_seen() {
     for mut world in [world(), without_gpus()] {
+        let outcome = |check: &crate::check::Check| world.finding(check.id).outcome;
+        let applies: Vec<&str> =
+            registry().iter().filter(|check| outcome(check) != NotApplicable).map(|check| check.id).collect();
         world.facts = Facts::default();
         world.observed = None;
         world.gate = None;
@@ -94,6 +97,12 @@ fn nothing_passes_where_nothing_was_seen() {
             let finding = world.finding(check.id);
             assert_ne!(finding.outcome, Pass, "{}: {}", check.id, finding.because);
             assert_ne!(finding.outcome, Warn, "{}: {}", check.id, finding.because);
+            assert!(!finding.because.is_empty(), "{}", check.id);
+            // What applies to the profile still applies where nothing was seen. Without GPUs the fit is that of the model
+            // alone, where it is known.
+            if applies.contains(&check.id) && (world.subject().gpus() || check.id != "deploy.fit") {
+                assert_ne!(finding.outcome, NotApplicable, "{}: {}", check.id, finding.because);
+            }
         }
         let report = world.report(&ALL);
         assert!(!report.opens_gate());

@@ -22,8 +22,9 @@ pub(super) struct Case(
     pub(super) Change,
 );
 
-fn cases() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().chain(super::gpu::CASES)
+/// Every row, of this file and its neighbours.
+pub(super) fn cases() -> impl Iterator<Item = &'static Case> {
+    CASES.iter().chain(super::table_host::CASES).chain(super::gpu::CASES)
 }
 
 use Outcome::{Fail, NotApplicable, Pass, Unknown, Warn};

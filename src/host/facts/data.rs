@@ -7,6 +7,15 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::{
+    clock::Clock,
+    device_links::DeviceLinks,
+    engine_details::EngineDetails,
+    leaks::Leaks,
+    limits::Limits,
+    upgrades::{Upgrades, VendorToolkit},
+    volume::Volume,
+};
 use crate::digest::Digest;
 
 /// What one source said, or why it could not be read. Unknown is never "fine".
@@ -116,6 +125,24 @@ pub struct Facts {
     pub caches: BTreeMap<String, Known<Cache>>,
     /// Models, by deployment.
     pub models: BTreeMap<String, Model>,
+    /// The clock, and who keeps it.
+    pub clock: Known<Clock>,
+    /// Limits that containers inherit; `None`: no container engine runs.
+    pub limits: Known<Option<Limits>>,
+    /// File systems under the places that matter, by the path asked for.
+    pub volumes: BTreeMap<String, Known<Volume>>,
+    /// Whether locked packages may change by themselves.
+    pub upgrades: Known<Upgrades>,
+    /// The vendor's container toolkit.
+    pub toolkit: Known<VendorToolkit>,
+    /// Links of the driver's device nodes in `/dev/char`.
+    pub device_links: Known<DeviceLinks>,
+    /// Tokens in files that people write by hand.
+    pub leaks: Known<Leaks>,
+    /// What further the Docker daemon says of itself.
+    pub engine: Known<EngineDetails>,
+    /// Values of `daemon.json` as JSON text, by pointer: of the keys that are wanted.
+    pub daemon_keys: Known<BTreeMap<String, String>>,
 }
 
 /// The distribution.
@@ -127,6 +154,20 @@ pub struct Os {
     pub release: Option<String>,
     /// `PRETTY_NAME`, or the id.
     pub name: String,
+}
+
+impl Facts {
+    /// Where Docker's images lie: with containerd's image store not below Docker's own directory (Docker, "containerd image
+    /// store"; containerd-config.toml(5), `root`).
+    pub fn image_root(&self) -> &str {
+        if self.engine.ok().is_some_and(|engine| engine.containerd_store) {
+            return "/var/lib/containerd";
+        }
+        match self.docker.ok() {
+            Some(Docker::Answers(engine)) if !engine.root.is_empty() => &engine.root,
+            _ => "/var/lib/docker",
+        }
+    }
 }
 
 /// The running kernel.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     basics::{daemon_started, one_line},
     data::{Away, Container, Docker as Daemon, Engine, Image, Known},
+    engine_details::EngineDetails,
     tree::Tree,
     wanted::{Wanted, WantedImage},
 };
@@ -24,6 +25,7 @@ pub(super) struct FromDocker {
     pub(super) daemon: Known<Daemon>,
     pub(super) images: BTreeMap<String, Known<Option<Image>>>,
     pub(super) containers: Known<Vec<Container>>,
+    pub(super) details: Known<EngineDetails>,
 }
 
 /// Asks the daemon. That it does not answer is known, too.
@@ -39,6 +41,7 @@ pub(super) async fn ask(tree: &Tree, socket: &str, wanted: &Wanted) -> FromDocke
             .map(|name| (name.clone(), Known::unknown("Docker does not answer")))
             .collect(),
         containers: Known::unknown("Docker does not answer"),
+        details: Known::unknown("Docker does not answer"),
     };
     let docker = match Docker::connect(socket).await {
         Ok(docker) => docker,
@@ -53,6 +56,7 @@ pub(super) async fn ask(tree: &Tree, socket: &str, wanted: &Wanted) -> FromDocke
         Err(error) => return away(&error),
     };
     FromDocker {
+        details: Known::Ok(EngineDetails::from(&engine)),
         daemon: Known::Ok(Daemon::Answers(Engine {
             version: engine.version,
             root: engine.root_dir,

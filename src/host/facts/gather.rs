@@ -1,22 +1,29 @@
 //! Reads all sources side by side, each within its time limit.
 
 use std::{
+    any::{Any as _, TypeId},
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, ThreadId},
     time::Duration,
 };
 
 use secrecy::SecretString;
-use tokio::time::timeout;
+use tokio::{
+    sync::oneshot::{self, error::TryRecvError},
+    time::timeout,
+};
 
 use super::{
     basics::{self, known, one_line},
     cdi,
-    data::{Docker, Facts, Hub, Known, Listener, LocalModel, Nvml, Resolution, SecretState},
+    data::{Facts, Hub, Known, Listener, LocalModel, Nvml, Resolution, SecretState},
     docker::{self, FromDocker},
     fabric, gpu, hub, kernel_log, model, nodes,
+    rest::Rest,
     tree::Tree,
+    volume,
     wanted::{ModelAt, Wanted},
 };
 use crate::{
@@ -46,6 +53,8 @@ pub struct Sources {
     pub limit: Duration,
     /// How long a name server or the hub may take.
     pub network_limit: Duration,
+    /// Those that were asked and have not answered.
+    hanging: Hanging,
 }
 
 impl Sources {
@@ -61,29 +70,87 @@ impl Sources {
             tokens: BTreeMap::new(),
             limit: Duration::from_secs(10),
             network_limit: Duration::from_secs(10),
+            hanging: Hanging::default(),
         }
     }
 }
 
-/// Runs a blocking look on a thread of its own, which may hang without holding up the program's end.
-async fn aside<T: Send + 'static>(
-    limit: Duration,
+/// Which look it is: its code, since several sources may go by one name, and what it was told apart by.
+type Look = (TypeId, String);
+
+/// Looks that nobody waits for any more and that have not come back: the thread of each, and which look it is.
+#[derive(Debug, Clone, Default)]
+struct Hanging(Arc<Mutex<Vec<(ThreadId, Look)>>>);
+
+impl Hanging {
+    fn list(&self) -> MutexGuard<'_, Vec<(ThreadId, Look)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes the look of the thread it is dropped on off the list.
+struct Returned(Hanging);
+
+impl Drop for Returned {
+    fn drop(&mut self) {
+        let own = thread::current().id();
+        self.0.list().retain(|(thread, _)| *thread != own);
+    }
+}
+
+/// Runs a blocking look on a thread of its own, which may hang without holding up the program's end. While one hangs, the
+/// same look is not begun again: whoever looks again and again would gather threads without end.
+pub(super) async fn aside<T: Send + 'static>(
+    sources: &Sources,
     what: &str,
     look: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Known<T> {
-    let (tell, answer) = tokio::sync::oneshot::channel();
-    let started = std::thread::Builder::new().name("facts".to_owned()).spawn(move || {
+    let this = (look.type_id(), what.to_owned());
+    let (limit, hanging) = (sources.limit, &sources.hanging);
+    if hanging.list().iter().any(|(_, other)| *other == this) {
+        return Known::unknown(format!("{what} has not answered since an earlier look"));
+    }
+    let (tell, mut answer) = oneshot::channel();
+    let returned = Returned(hanging.clone());
+    let started = thread::Builder::new().name("facts".to_owned()).spawn(move || {
+        let _returned = returned;
+        // Dropped before the other, also where the look panics: what is on the list comes off it.
+        let to = tell;
+        let found = look();
         // Nobody waits any more when the time is up.
-        let _ = tell.send(look());
+        let _ = to.send(found);
     });
-    if let Err(error) = started {
-        return Known::unknown(format!("starting a thread: {error}"));
+    let thread = match started {
+        Ok(thread) => thread.thread().id(),
+        Err(error) => return Known::unknown(format!("starting a thread: {error}")),
+    };
+    let answered = match timeout(limit, &mut answer).await {
+        Ok(answered) => answered.map_err(|_| TryRecvError::Closed),
+        Err(_) => give_up(&mut answer, hanging, thread, this),
+    };
+    match answered {
+        Ok(found) => known(found),
+        Err(TryRecvError::Closed) => Known::unknown(format!("{what} ended without an answer")),
+        Err(TryRecvError::Empty) => {
+            Known::unknown(format!("{what} did not answer within {} s", limit.as_secs_f32()))
+        }
     }
-    match timeout(limit, answer).await {
-        Ok(Ok(found)) => known(found),
-        Ok(Err(_)) => Known::unknown(format!("{what} ended without an answer")),
-        Err(_) => Known::unknown(format!("{what} did not answer within {} s", limit.as_secs_f32())),
+}
+
+/// Takes an answer that came at the last moment; else puts the look on the list, from which its thread takes it.
+fn give_up<T>(
+    answer: &mut oneshot::Receiver<T>,
+    hanging: &Hanging,
+    thread: ThreadId,
+    look: Look,
+) -> Result<T, TryRecvError> {
+    // While this holds the list, a thread that has not answered yet cannot take itself off it.
+    let mut hanging = hanging.list();
+    let answered = answer.try_recv();
+    if let Err(TryRecvError::Empty) = answered {
+        hanging.push((thread, look));
     }
+    answered
 }
 
 /// What the tree alone says; read in one go on one thread.
@@ -103,42 +170,42 @@ async fn everything(wanted: &Wanted, sources: &Sources) -> Facts {
     let tree = Tree::new(Arc::clone(&sources.root));
     let limit = sources.limit;
     let from_tree = {
-        let (tree, wanted, sources) = (tree.clone(), wanted.clone(), sources.clone());
-        aside(limit, "the file system", move || Ok(read_tree(&tree, &wanted, &sources)))
+        let (tree, wanted, own) = (tree.clone(), wanted.clone(), sources.clone());
+        aside(sources, "the file system", move || Ok(read_tree(&tree, &wanted, &own)))
     };
     let pci = when(wanted.gpus, {
         let tree = tree.clone();
-        aside(limit, "sysfs", move || gpu::pci(&tree))
+        aside(sources, "sysfs", move || gpu::pci(&tree))
     });
     let module = when(wanted.gpus, {
         let tree = tree.clone();
-        aside(limit, "the module's files", move || gpu::module(&tree, &basics::kernel().release))
+        aside(sources, "the module's files", move || gpu::module(&tree, &basics::kernel().release))
     });
     let user_space = when(wanted.gpus, {
         let (tree, library) = (tree.clone(), sources.nvml_library.clone());
-        aside(limit, "the library's files", move || {
+        aside(sources, "the library's files", move || {
             gpu::user_space(&tree, library.as_deref().and_then(std::path::Path::to_str))
         })
     });
     let nvml = when(wanted.gpus, {
         let library = sources.nvml_library.clone();
-        aside(limit, "NVML", move || gpu::nvml(library.as_deref()))
+        aside(sources, "NVML", move || gpu::nvml(library.as_deref()))
     });
     let fabric = when(wanted.gpus, {
         let tree = tree.clone();
-        aside(limit, "what is known of Fabric Manager", move || fabric::read(&tree))
+        aside(sources, "what is known of Fabric Manager", move || fabric::read(&tree))
     });
     let kernel_log = when(wanted.gpus, {
         let tree = tree.clone();
-        aside(limit, "the kernel's log", move || kernel_log::read(&tree))
+        aside(sources, "the kernel's log", move || kernel_log::read(&tree))
     });
     let specs = when(wanted.gpus && wanted.cdi, {
         let tree = tree.clone();
-        aside(limit, "the CDI specifications", move || cdi::specs(&tree))
+        aside(sources, "the CDI specifications", move || cdi::specs(&tree))
     });
     let listeners = {
         let ports: BTreeSet<u16> = wanted.ports().map(|(_, _, port)| port.host_port).collect();
-        aside(limit, "`/proc/net`", move || listeners(&ports))
+        aside(sources, "`/proc/net`", move || listeners(&ports))
     };
     let daemon = async {
         timeout(limit, docker::ask(&tree, &sources.docker_socket, wanted)).await.unwrap_or_else(|_| {
@@ -146,12 +213,15 @@ async fn everything(wanted: &Wanted, sources: &Sources) -> Facts {
             FromDocker {
                 daemon: Known::unknown(&*why),
                 images: wanted.images.keys().map(|name| (name.clone(), Known::unknown(&*why))).collect(),
+                details: Known::unknown(&*why),
                 containers: Known::unknown(why),
             }
         })
     };
-    let (from_tree, pci, module, user_space, nvml, fabric, kernel_log, cdi, listeners, daemon) =
-        tokio::join!(from_tree, pci, module, user_space, nvml, fabric, kernel_log, specs, listeners, daemon);
+    let rest = Box::pin(Rest::gather(wanted, sources));
+    let (from_tree, pci, module, user_space, nvml, fabric, kernel_log, cdi, listeners, daemon, rest) = tokio::join!(
+        from_tree, pci, module, user_space, nvml, fabric, kernel_log, specs, listeners, daemon, rest
+    );
     let FromTree { mut facts, local } = match from_tree {
         Known::Ok(read) => read,
         Known::Unknown { why } => FromTree { facts: nothing_read(&why), local: BTreeMap::new() },
@@ -172,6 +242,8 @@ async fn everything(wanted: &Wanted, sources: &Sources) -> Facts {
     facts.docker = daemon.daemon;
     facts.images = daemon.images;
     facts.containers = daemon.containers;
+    facts.engine = daemon.details;
+    rest.into(&mut facts);
     for deployment in &wanted.deployments {
         let local = local.get(&deployment.name).cloned().unwrap_or_default();
         facts.models.entry(deployment.name.clone()).or_default().local = local;
@@ -180,40 +252,42 @@ async fn everything(wanted: &Wanted, sources: &Sources) -> Facts {
         // NVML, asked by root, makes nodes that are missing: what is missing now stays so.
         when(wanted.gpus, {
             let tree = tree.clone();
-            aside(limit, "`/dev`", move || nodes::read(&tree))
+            aside(sources, "`/dev`", move || nodes::read(&tree))
         }),
-        health(library, &facts, limit),
+        health(library, &facts, sources),
     );
     (facts.nodes, facts.health) = (nodes, health);
-    second(wanted, sources, &tree, &mut facts).await;
+    Box::pin(second(wanted, sources, &tree, &mut facts)).await;
     facts
 }
 
 /// How each GPU is, each asked on a thread of its own: one that hangs makes only what is said of it unknown.
-async fn health(library: Option<Library>, facts: &Facts, limit: Duration) -> BTreeMap<u32, Known<Health>> {
+async fn health(library: Option<Library>, facts: &Facts, sources: &Sources) -> BTreeMap<u32, Known<Health>> {
     let (Some(library), Known::Ok(Nvml::Answers(gpus))) = (library, &facts.nvml) else {
         return BTreeMap::new();
     };
     let looks = gpus.devices.iter().map(async |gpu| {
         let (index, library) = (gpu.index, library.clone());
         let what = format!("NVML, asked about GPU {index},");
-        (index, aside(limit, &what, move || gpu::health(&library, index)).await)
+        (index, aside(sources, &what, move || gpu::health(&library, index)).await)
     });
     futures_util::future::join_all(looks).await.into_iter().collect()
 }
 
 /// What can only be looked at when the first sources have answered.
 async fn second(wanted: &Wanted, sources: &Sources, tree: &Tree, facts: &mut Facts) {
-    let root = match facts.docker.ok() {
-        Some(Docker::Answers(engine)) if !engine.root.is_empty() => engine.root.clone(),
-        _ => "/var/lib/docker".to_owned(),
-    };
+    let root = facts.image_root().to_owned();
     let places: BTreeSet<String> =
         wanted.deployments.iter().map(|deployment| deployment.cache.clone()).chain([root]).collect();
+    let volumes: BTreeSet<String> =
+        places.iter().chain(&wanted.host.mounts).cloned().chain(["/".to_owned()]).collect();
     let space = {
         let tree = tree.clone();
-        aside(sources.limit, "the file system", move || {
-            Ok(places.into_iter().map(|path| (path.clone(), known(basics::space(&tree, &path)))).collect())
+        aside(sources, "the file system", move || {
+            let space = places.into_iter().map(|path| (path.clone(), known(basics::space(&tree, &path))));
+            let space: BTreeMap<_, _> = space.collect();
+            let volumes = volumes.into_iter().map(|path| (path.clone(), known(volume::volume(&tree, &path))));
+            Ok((space, volumes.collect::<BTreeMap<_, _>>()))
         })
     };
     let names = names(wanted, facts);
@@ -235,10 +309,12 @@ async fn second(wanted: &Wanted, sources: &Sources, tree: &Tree, facts: &mut Fac
             ask_hub(sources, tree, &wanted.hub, &deployment.model, &deployment.hf_token).await,
         )
     }));
-    let (space, names, hubs): (Known<BTreeMap<_, _>>, _, Vec<(String, Known<Hub>)>) =
-        tokio::join!(space, names, hubs);
+    let (space, names, hubs): (_, _, Vec<(String, Known<Hub>)>) = tokio::join!(space, names, hubs);
     // Where nothing came back, no path has an entry: nobody looked.
-    facts.space = space.ok().cloned().unwrap_or_default();
+    (facts.space, facts.volumes) = match space {
+        Known::Ok(both) => both,
+        Known::Unknown { .. } => Default::default(),
+    };
     facts.names = names.into_iter().collect();
     for (name, hub) in hubs {
         facts.models.entry(name).or_default().hub = hub;
@@ -288,7 +364,7 @@ fn token_on_host(tree: &Tree, directory: &str, secret: &str) -> Option<SecretStr
     (!text.is_empty()).then(|| SecretString::from(text))
 }
 
-async fn when<T>(wanted: bool, look: impl Future<Output = Known<T>>) -> Known<T> {
+pub(super) async fn when<T>(wanted: bool, look: impl Future<Output = Known<T>>) -> Known<T> {
     if wanted { look.await } else { Known::unknown("nothing was asked for") }
 }
 
@@ -405,20 +481,62 @@ fn secret(tree: &Tree, wanted: &Wanted, sources: &Sources, name: &str) -> Known<
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
     use crate::error::Error;
 
+    fn within(limit: Duration) -> Sources {
+        let root = Arc::new(Root::open(std::path::Path::new("/")).unwrap());
+        Sources { limit, ..Sources::of(root) }
+    }
+
     #[tokio::test]
     async fn a_source_that_hangs_makes_only_its_facts_unknown() {
-        let slow = aside(Duration::from_millis(20), "the disk", || {
+        let (hasty, patient) = (within(Duration::from_millis(20)), within(Duration::from_secs(5)));
+        let slow = aside(&hasty, "the disk", || {
             std::thread::sleep(Duration::from_secs(5));
             Ok(1)
         });
-        let quick = aside(Duration::from_secs(5), "the kernel", || Ok(2));
-        let failing = aside::<u8>(Duration::from_secs(5), "the bus", || Err(Error::failed("no bus")));
+        let quick = aside(&patient, "the kernel", || Ok(2));
+        let failing = aside::<u8>(&patient, "the bus", || Err(Error::failed("no bus")));
         let (slow, quick, failing) = tokio::join!(slow, quick, failing);
         assert_eq!(slow, Known::unknown("the disk did not answer within 0.02 s"));
         assert_eq!(quick, Known::Ok(2));
         assert_eq!(failing, Known::unknown("no bus"));
+    }
+
+    /// A source that answers when the other end of `gate` is dropped.
+    async fn gated(sources: &Sources, gate: mpsc::Receiver<()>) -> Known<u8> {
+        let look = move || {
+            let _ = gate.recv();
+            Ok(1)
+        };
+        aside(sources, "the share", look).await
+    }
+
+    #[tokio::test]
+    async fn a_source_that_still_hangs_is_not_asked_again() {
+        const LONG: Duration = Duration::from_secs(20);
+        let quick = within(Duration::from_millis(20));
+        let slow = Sources { limit: LONG, ..quick.clone() };
+        let (hold, gate) = mpsc::channel();
+        let first = gated(&quick, gate).await;
+        assert_eq!(first, Known::unknown("the share did not answer within 0.02 s"));
+        let open = || mpsc::channel().1;
+        let second = gated(&slow, open()).await;
+        assert_eq!(second, Known::unknown("the share has not answered since an earlier look"));
+        // Another source of that name is another source.
+        assert_eq!(aside(&slow, "the share", || Ok(2)).await, Known::Ok(2));
+        drop(hold);
+        let again = async {
+            loop {
+                match gated(&slow, open()).await {
+                    Known::Ok(found) => break found,
+                    Known::Unknown { .. } => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        assert_eq!(timeout(LONG, again).await.unwrap(), 1);
     }
 }

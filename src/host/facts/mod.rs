@@ -5,29 +5,50 @@
 
 mod basics;
 mod cdi;
+mod clock;
 mod data;
+mod device_links;
 mod docker;
+mod engine_details;
 mod fabric;
 mod gather;
 mod gpu;
 pub mod hub;
 mod kernel_log;
+mod leaks;
+mod limits;
 mod model;
 pub mod need;
 mod nodes;
 mod of;
+mod processes;
+pub mod record;
+mod rest;
+mod stamp;
 mod tree;
+mod upgrades;
+mod volume;
 pub mod wanted;
+mod wanted_host;
 
 pub(in crate::host) use self::basics::parse_os;
 pub use self::{
+    clock::Clock,
     data::*,
+    device_links::DeviceLinks,
     docker::DEPLOYMENT_LABEL,
+    engine_details::{EngineDetails, LIVE_RESTORE},
     fabric::FabricManager,
     gather::{Sources, gather},
     kernel_log::{KernelLog, Xid},
+    leaks::{Leak, Leaks},
+    limits::Limits,
     nodes::{DeviceNodes, Node},
+    stamp::stamp,
+    upgrades::{Upgrades, VendorToolkit},
+    volume::Volume,
     wanted::{Wanted, registry_host},
+    wanted_host::WantedOfHost,
 };
 pub use crate::gpu::{
     Errors, Fabric, FabricState, Health, Holder, MemoryUse, Mode, Of, Reading, Remaps, Retired, Slowed,

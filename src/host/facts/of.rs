@@ -5,6 +5,7 @@ use crate::{
     lock::{self, Lock, LockedImage},
     profile::{
         Deployment, Profile,
+        deployment::GpuIds,
         services::{ImageChoice, services},
     },
 };
@@ -14,6 +15,7 @@ impl Wanted {
     pub fn of(profile: &Profile, lock: Option<&Lock>, deployments: &[&Deployment]) -> Self {
         let mut wanted = Self::of_profile(profile);
         if let Some(lock) = lock {
+            wanted.host.with_packages(lock);
             wanted.images =
                 lock.images.iter().map(|(name, image)| (name.clone(), WantedImage::of(image))).collect();
         }
@@ -59,6 +61,10 @@ fn one(profile: &Profile, lock: Option<&Lock>, deployment: &Deployment) -> Wante
         cache: deployment.hf_cache.clone(),
         hf_token: deployment.hf_token.clone(),
         secrets: deployment.secrets(),
+        gpu_ids: match &deployment.gpu_ids {
+            GpuIds::All => Vec::new(),
+            GpuIds::List(ids) => ids.clone(),
+        },
         services: services.collect(),
     }
 }

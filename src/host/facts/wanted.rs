@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::wanted_host::WantedOfHost;
 use crate::{
     digest::Digest,
     profile::{GpuAccess, Profile, Published, SecretSource, services::Role},
@@ -31,6 +32,8 @@ pub struct Wanted {
     pub hub: String,
     /// Whether the hub's token must be good even where nothing is to be fetched.
     pub hf_token: bool,
+    /// What is looked at of the host itself.
+    pub host: WantedOfHost,
 }
 
 /// An image that must be on the host.
@@ -69,6 +72,8 @@ pub struct WantedDeployment {
     pub hf_token: String,
     /// Secrets by name, and whether the deployment cannot do without.
     pub secrets: BTreeMap<String, bool>,
+    /// The GPUs it names, by index or UUID; none where it takes all.
+    pub gpu_ids: Vec<String>,
     /// Its containers.
     pub services: Vec<WantedService>,
 }
@@ -141,6 +146,7 @@ impl Wanted {
             secrets: secrets.collect(),
             names: profile.checks.resolve.iter().cloned().collect(),
             hub: super::hub::ENDPOINT.to_owned(),
+            host: WantedOfHost::of_profile(profile),
             ..Self::default()
         }
     }

@@ -13,7 +13,11 @@ fn finding<'a>(report: &'a Value, id: &str) -> &'a Value {
 
 /// A profile for the distribution this machine has, so that the layers above `host.os` are looked at.
 fn place() -> Place {
-    let place = Place::with("", "");
+    // What this machine's clock does and what lies in its home directories is not the tests' affair.
+    let place = Place::with(
+        "",
+        "[checks]\nleak-paths = [\"/etc/passwd\"]\naccept = { \"host.clock\" = \"a test machine's clock is its host's\" }\n",
+    );
     let release = std::fs::read_to_string("/etc/os-release").unwrap();
     let value = |key: &str| {
         let line = release.lines().find_map(|line| line.strip_prefix(&format!("{key}="))).unwrap();

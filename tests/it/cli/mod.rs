@@ -11,6 +11,7 @@ mod inputs;
 mod kill;
 mod locks;
 mod profiles;
+mod recorded;
 mod registries;
 mod secrets;
 mod tree;

@@ -40,13 +40,9 @@ fn what_is_not_a_verb_or_flag_is_wrong_usage() {
 #[test]
 fn verbs_of_later_parts_say_so() {
     let place = Place::with("", "");
-    for (arguments, names) in [
-        (&["fleet"][..], "fleet"),
-        (&["fleet", "roll", "p", "--hosts", "a,b"], "fleet"),
-        (&["doctor", "p", "--watch"], "--watch"),
-        (&["doctor", "p", "--record", "x"], "--record"),
-        (&["doctor", "p", "--facts", "x"], "--facts"),
-    ] {
+    for (arguments, names) in
+        [(&["fleet"][..], "fleet"), (&["fleet", "roll", "p", "--hosts", "a,b"], "fleet")]
+    {
         place.refuses(arguments.iter().copied(), 2, &["not in this version yet", names], "");
     }
 }

@@ -77,8 +77,13 @@ fn a_fresh_machine_is_provisioned_and_a_second_run_has_nothing_to_do() {
         machine.script(&format!("bedplate {command}")).expect(0);
         let report = machine.script(&format!("bedplate {command} --format json")).expect(0);
         let report: serde_json::Value = serde_json::from_str(&report.stdout).expect("the report is JSON");
-        let outcomes = report.to_string();
-        assert!(outcomes.contains("\"pass\""), "nothing passed: {report:#}");
-        assert!(!outcomes.contains("\"fail\"") && !outcomes.contains("\"unknown\""), "{report:#}");
+        let findings = report["findings"].as_array().expect("findings");
+        assert!(findings.iter().any(|finding| finding["outcome"] == "pass"), "nothing passed: {report:#}");
+        for finding in findings {
+            // No source of time can be reached: that is said, and does not shut the gate.
+            let clock = finding["id"] == "host.clock" && finding["weight"] == "advisory";
+            let bad = finding["outcome"] == "fail" || finding["outcome"] == "unknown" && !clock;
+            assert!(!bad, "{finding:#}");
+        }
     }
 }
