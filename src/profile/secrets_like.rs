@@ -2,30 +2,46 @@
 
 use std::ops::Range;
 
-/// Prefixes of well-known tokens and the shortest whole token each stands for. From the issuers'
-/// documentation: Hugging Face, OpenAI and others, GitHub, GitLab, AWS, Slack, Google, Docker Hub,
-/// NVIDIA NGC, npm, PyPI, age.
-const PREFIXES: &[(&str, usize)] = &[
-    ("hf_", 12),
-    ("sk-", 12),
-    ("ghp_", 12),
-    ("gho_", 12),
-    ("ghs_", 12),
-    ("ghu_", 12),
-    ("github_pat_", 20),
-    ("glpat-", 12),
-    ("AKIA", 16),
-    ("ASIA", 16),
-    ("xoxb-", 12),
-    ("xoxp-", 12),
-    ("AIza", 30),
-    ("dckr_pat_", 14),
-    ("nvapi-", 14),
-    ("npm_", 20),
-    ("pypi-", 20),
-    ("AGE-SECRET-KEY-", 20),
-    ("eyJ", 40),
+/// Well-known tokens, from the issuers' documentation and the patterns they give to secret scanners: Hugging Face, OpenAI and
+/// others, GitHub, GitLab, AWS, Slack, Google, Docker Hub, NVIDIA NGC, npm, PyPI, age; JSON web tokens.
+const TOKENS: &[Token] = &[
+    token("hf_", 12, 30, ""),
+    token("sk-", 12, 20, ""),
+    token("sk-ant-", 12, 40, "-_"),
+    token("sk-proj-", 12, 40, "-_"),
+    token("ghp_", 12, 36, ""),
+    token("gho_", 12, 36, ""),
+    token("ghs_", 12, 36, ""),
+    token("ghu_", 12, 36, ""),
+    token("github_pat_", 20, 40, "_"),
+    token("glpat-", 12, 20, "-_"),
+    token("AKIA", 16, 16, ""),
+    token("ASIA", 16, 16, ""),
+    token("xoxb-", 12, 20, "-"),
+    token("xoxp-", 12, 20, "-"),
+    token("AIza", 30, 35, "-_"),
+    token("dckr_pat_", 14, 20, "-_"),
+    token("nvapi-", 14, 40, "-_"),
+    token("npm_", 20, 36, ""),
+    token("pypi-", 20, 40, "-_"),
+    token("AGE-SECRET-KEY-1", 20, 40, ""),
+    // Of no form that an ordinary word could not have.
+    Token { prefix: "AGE-SECRET-KEY-", shortest: 20, issued: None },
+    Token { prefix: "eyJ", shortest: 40, issued: None },
 ];
+
+/// A well-known kind of token.
+struct Token {
+    prefix: &'static str,
+    /// The shortest whole word that is taken for one in files of ours.
+    shortest: usize,
+    /// As its issuer makes it: how many characters follow the prefix at least, and which other than letters and digits.
+    issued: Option<(usize, &'static str)>,
+}
+
+const fn token(prefix: &'static str, shortest: usize, follow: usize, others: &'static str) -> Token {
+    Token { prefix, shortest, issued: Some((follow, others)) }
+}
 
 /// Whether one word looks like a token: a known prefix, or a long run of mixed characters.
 pub(crate) fn word_looks_secret(word: &str) -> bool {
@@ -56,60 +72,41 @@ pub(crate) fn word_looks_secret(word: &str) -> bool {
 /// Whether one word has a well-known token's prefix, and is long enough and mixed enough to be one
 /// (`hf_transfer` is a package).
 fn known_token(word: &str) -> bool {
-    PREFIXES.iter().any(|(prefix, len)| {
-        word.len() >= *len
-            && word.strip_prefix(prefix).is_some_and(|rest| {
+    TOKENS.iter().any(|token| {
+        word.len() >= token.shortest
+            && word.strip_prefix(token.prefix).is_some_and(|rest| {
                 rest.chars().any(|c| c.is_ascii_digit() || c.is_ascii_uppercase()) || rest.len() >= 20
             })
     })
 }
 
-/// Whether a text holds a token of a well-known form or a private key.
-pub(crate) fn holds_known_token(text: &str) -> bool {
-    text.contains("PRIVATE KEY-----")
-        || text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).any(known_token)
+/// Whether one word has the very form that an issuer gives its tokens.
+fn issued_token(word: &str) -> bool {
+    TOKENS.iter().any(|token| {
+        token.issued.zip(word.strip_prefix(token.prefix)).is_some_and(|((follow, others), rest)| {
+            rest.len() >= follow
+                && rest.bytes().any(|byte| byte.is_ascii_digit())
+                && rest.bytes().any(|byte| byte.is_ascii_alphabetic())
+                && rest.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+        })
+    })
 }
 
-/// Tokens as their issuers make them: what they begin with, how many characters follow at least, and which other than
-/// letters and digits. From the issuers' documentation and the patterns they give to secret scanners.
-const ISSUED: &[(&str, usize, &str)] = &[
-    ("hf_", 30, ""),
-    ("sk-ant-", 40, "-_"),
-    ("sk-proj-", 40, "-_"),
-    ("sk-", 20, ""),
-    ("ghp_", 36, ""),
-    ("gho_", 36, ""),
-    ("ghs_", 36, ""),
-    ("ghu_", 36, ""),
-    ("github_pat_", 40, "_"),
-    ("glpat-", 20, "-_"),
-    ("AKIA", 16, ""),
-    ("ASIA", 16, ""),
-    ("xoxb-", 20, "-"),
-    ("xoxp-", 20, "-"),
-    ("AIza", 35, "-_"),
-    ("dckr_pat_", 20, "-_"),
-    ("nvapi-", 40, "-_"),
-    ("npm_", 36, ""),
-    ("pypi-", 40, "-_"),
-    ("AGE-SECRET-KEY-1", 40, ""),
-];
+/// Whether a text holds a private key, or such a word.
+fn holds(text: &str, token: impl Fn(&str) -> bool) -> bool {
+    text.contains("PRIVATE KEY-----")
+        || text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).any(token)
+}
+
+/// Whether a text holds a token of a well-known form or a private key.
+pub(crate) fn holds_known_token(text: &str) -> bool {
+    holds(text, known_token)
+}
 
 /// Whether a text holds a token that has the very form its issuer gives it, or a private key: for files that are not ours,
 /// where an ordinary word must not count.
 pub(crate) fn holds_issued_token(text: &str) -> bool {
-    let issued = |word: &str| {
-        ISSUED.iter().any(|(prefix, least, others)| {
-            word.strip_prefix(prefix).is_some_and(|rest| {
-                rest.len() >= *least
-                    && rest.bytes().any(|byte| byte.is_ascii_digit())
-                    && rest.bytes().any(|byte| byte.is_ascii_alphabetic())
-                    && rest.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
-            })
-        })
-    };
-    text.contains("PRIVATE KEY-----")
-        || text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).any(issued)
+    holds(text, issued_token)
 }
 
 /// Shannon entropy of the characters, in bits each.

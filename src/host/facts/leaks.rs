@@ -219,8 +219,8 @@ fn secret_in(line: &str) -> Option<String> {
         let value = value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
         // `${NAME}` and `secret:NAME` say where it comes from.
         let refers = value.starts_with(['$', '`', '<', '&', '*', '{', '[']) || value.starts_with("secret:");
-        if !refers && secrets_like::variable_is_secret(&name.replace('-', "_"), value) && says_so(name, value)
-        {
+        let variable = name.replace('-', "_");
+        if !refers && secrets_like::variable_is_secret(&variable, value) && says_so(&variable, value) {
             return Some(format!("the value of `{name}`"));
         }
     }
@@ -231,8 +231,7 @@ fn secret_in(line: &str) -> Option<String> {
 /// `access_token: string`) is none.
 fn says_so(name: &str, value: &str) -> bool {
     let is_type = ["string", "integer", "number", "boolean"].contains(&value);
-    secrets_like::holds_issued_token(value)
-        || !is_type && secrets_like::name_says_secret(&name.replace('-', "_"))
+    secrets_like::holds_issued_token(value) || !is_type && secrets_like::name_says_secret(name)
 }
 
 #[cfg(test)]
