@@ -40,12 +40,12 @@ const ATTRIBUTE_SHOWN: usize = 32;
 /// Who writes paths that no package has, for a difference to point at: the start of a path, and the step.
 const STEPS: [(&str, &str); 15] = [
     ("boot/initrd.img", "the initramfs (`update-initramfs`)"),
-    ("etc/group", "accounts made by scripts of packages"),
-    ("etc/gshadow", "accounts made by scripts of packages"),
+    ("etc/group", "accounts made by scripts of packages, or users of the profile"),
+    ("etc/gshadow", "accounts made by scripts of packages, or users of the profile"),
     ("etc/ld.so.cache", "the linker's cache (`ldconfig`)"),
     ("etc/machine-id", "normalising"),
-    ("etc/passwd", "accounts made by scripts of packages"),
-    ("etc/shadow", "accounts made by scripts of packages"),
+    ("etc/passwd", "accounts made by scripts of packages, or users of the profile"),
+    ("etc/shadow", "accounts made by scripts of packages, or users of the profile"),
     ("etc/ssl/certs", "certificates (`update-ca-certificates`)"),
     ("etc/systemd/system", "units enabled by scripts of packages"),
     ("usr/lib/bedplate", "the image's record"),

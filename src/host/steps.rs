@@ -175,6 +175,10 @@ async fn account(work: &mut Work<'_>, name: &str, program: &str, arguments: &[&s
     let mut command = Command::new(program).timeout(RESTART).package("passwd");
     if !root.is_host() {
         command = command.args(["--root", &root.path().to_string_lossy()]);
+        // The day of the last change of a password (shadow(5)) is by this clock where it is set (shadow, `gettime`).
+        if let Some(dated) = work.context.look.dated {
+            command = command.env("SOURCE_DATE_EPOCH", dated.as_second().to_string());
+        }
     }
     let ran = command.args(arguments.iter().copied()).check().await;
     match ran {

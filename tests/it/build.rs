@@ -42,6 +42,9 @@ content = \"vm.max_map_count = 262144\"
 path = \"/data/minerhome\"
 mode = \"0700\"
 owner = \"root:root\"
+[[user]]
+name = \"operator\"
+groups = [\"docker\"]
 ";
 
 const IMAGE: &str =

@@ -46,11 +46,13 @@ fn wants_nothing_but_the_hardware(name: &str) {
     for fault in ["disagrees about version of symbol", "Unknown symbol", "Invalid module format"] {
         assert!(!log.contains(fault), "{log}");
     }
-    // What fails is what needs a GPU.
+    // What fails is what needs a GPU, the boot unit among it: its checks blame the hardware.
     machine.script("systemctl is-system-running --wait");
     let failed = machine.sh("systemctl list-units --failed --plain --no-legend | cut -d ' ' -f 1");
-    let only = ["nvidia-persistenced.service", "systemd-modules-load.service"];
+    let only = ["bedplate-boot.service", "nvidia-persistenced.service", "systemd-modules-load.service"];
     assert!(failed.lines().all(|unit| only.contains(&unit)), "{failed}");
+    assert!(failed.contains("bedplate-boot.service"), "{failed}");
+    machine.script("bedplate doctor").expect(3).says("FAIL     gpu.pci");
 
     machine.assert_as_locked();
     machine.script("bedplate provision --dry-run").expect(0).says("nothing to do");
