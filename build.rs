@@ -1,30 +1,37 @@
-//! Builds the launcher (`src/launch`), a static program of its own, for the library to embed.
+//! Builds the programs that containers run (`src/launch`, static; `src/probe`, which loads the driver's library), each a
+//! program of its own, for the library to embed.
 
 use std::{env, path::Path, process::Command};
 
-const SOURCE: &str = "src/launch/main.rs";
+/// Linked statically, in any image.
+const LAUNCH: &[&str] = &["-C", "target-feature=+crt-static", "-C", "relocation-model=static"];
+/// Loads libraries, so it needs the image's C library. Before glibc 2.34 loading was a library of its own.
+const PROBE: &[&str] = &["-C", "link-arg=-ldl"];
 
 fn main() {
-    println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-changed=build.rs");
-    if let Err(reason) = build() {
-        println!("cargo::error={reason}");
+    for (name, options) in [("launch", LAUNCH), ("probe", PROBE)] {
+        println!("cargo::rerun-if-changed=src/{name}/main.rs");
+        if let Err(reason) = build(name, options) {
+            println!("cargo::error={reason}");
+        }
     }
 }
 
-fn build() -> Result<(), String> {
+fn build(name: &str, options: &[&str]) -> Result<(), String> {
     let variable = |name: &str| env::var(name).map_err(|_| format!("cargo did not set {name}"));
     let target = variable("TARGET")?;
-    let output = Path::new(&variable("OUT_DIR")?).join("launch");
+    let output = Path::new(&variable("OUT_DIR")?).join(name);
     let mut rustc = Command::new(variable("RUSTC")?);
     rustc
-        .args(["--edition", "2024", "--crate-name", "launch", "--crate-type", "bin", "--target", &target])
-        .args(["-C", "target-feature=+crt-static", "-C", "relocation-model=static", "-C", "panic=abort"])
+        .args(["--edition", "2024", "--crate-name", name, "--crate-type", "bin", "--target", &target])
+        .args(options)
+        .args(["-C", "panic=abort"])
         .args(["-C", "opt-level=s", "-C", "lto=fat", "-C", "codegen-units=1", "-C", "strip=symbols"])
         .arg(format!("--remap-path-prefix={}=.", variable("CARGO_MANIFEST_DIR")?))
         .arg("-o")
         .arg(&output)
-        .arg(SOURCE);
+        .arg(format!("src/{name}/main.rs"));
     if let Ok(linker) = variable("RUSTC_LINKER") {
         rustc.arg("-C").arg(format!("linker={linker}"));
     }
@@ -43,5 +50,5 @@ fn build() -> Result<(), String> {
                 .to_owned(),
         );
     }
-    Err("building the launcher failed".to_owned())
+    Err(format!("building src/{name} failed"))
 }

@@ -19,6 +19,7 @@ mod registry;
 pub mod report;
 mod runtime;
 mod secret;
+mod smoke;
 mod subject;
 pub mod symptom;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::{
     accept::unknown_id,
     entries, fit, gpu, host, image, net,
     report::{Layer, Weight},
-    runtime, secret,
+    runtime, secret, smoke,
     subject::Subject,
     toolkit, up,
     verdict::Verdict,
@@ -213,7 +213,7 @@ const REST: &[Check] = &[
             [
                 "`gpu-access = \"cdi\"`: Docker takes CDI devices and there is a specification; `\"nvidia-runtime\"`: the runtime is registered",
                 "without it a container with GPUs does not start: `could not select device driver`",
-                "`bedplate provision` sets both in `/etc/docker/daemon.json` and restarts Docker; a specification: `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
+                "`bedplate provision` sets both in `/etc/docker/daemon.json` and restarts Docker, and writes a specification where the vendor's toolkit is not installed; with it: `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
             ],
         ),
         &["docker.daemon"],
@@ -226,11 +226,13 @@ const REST: &[Check] = &[
             [
                 "driver version and host paths that the CDI specification names, against the loaded driver and what is there",
                 "a specification of the driver before gives containers libraries that do not match",
-                "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
+                "`bedplate toolkit install` writes it; where the vendor's toolkit is installed: `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
             ],
         ),
         &[],
     ),
+    smoke::SMOKE,
+    smoke::RELOAD,
     check(
         "image.locked",
         Layer::Runtime,
@@ -372,7 +374,7 @@ const REST: &[Check] = &[
 ];
 
 /// Checks of the catalogue that come with a later version.
-pub const LATER: &[&str] = &["toolkit.smoke", "toolkit.smoke-reload", "runtime.smoke"];
+pub const LATER: &[&str] = &["runtime.smoke"];
 
 /// Every check, in the order they are judged and shown.
 pub fn registry() -> &'static [Check] {

@@ -332,7 +332,8 @@ pub enum Toolkit {
     /// Install container engine and toolkit from the lock
     ///
     /// Brings the packages of the container engine and of GPU access, and what they depend on, to their locked versions,
-    /// and merges the profile's keys into Docker's configuration. Nothing else of the profile is touched, nothing is held
+    /// and merges the profile's keys into Docker's configuration. Where containers get GPUs by CDI and the vendor's toolkit is
+    /// neither locked nor installed, it writes the CDI specification. Nothing else of the profile is touched, nothing is held
     /// or removed, and no generation is made: a later `bedplate provision` takes what is there as it finds it.
     Install(ToolkitInstall),
 }

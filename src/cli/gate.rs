@@ -4,7 +4,7 @@ use super::{subject, subject::Held};
 use crate::{
     check::{
         readiness::{self, Binding, Readiness},
-        report::{Layer, Report},
+        report::{Finding, Layer, Outcome, Report, Weight},
     },
     error::Result,
     host::facts::Facts,
@@ -20,9 +20,18 @@ pub fn part(report: &Report, highest: Layer) -> Report {
     }
 }
 
-/// Keeps the host's readiness, where what was judged is this host's generation.
+/// Keeps the host's readiness, where what was judged is this host's generation. Where GPUs are asked for it includes the
+/// smoke test: a report for which none was asked is not kept.
 pub fn save_host(root: &Root, held: &Held, report: &Report, facts: &Facts) -> Result<()> {
     let Some((number, lock)) = held.generation else { return Ok(()) };
+    let not_asked = |finding: &Finding| {
+        finding.id == subject::SMOKE
+            && finding.outcome == Outcome::Unknown
+            && finding.weight == Weight::Advisory
+    };
+    if report.findings.iter().any(not_asked) {
+        return Ok(());
+    }
     let mut report = part(report, Layer::Toolkit);
     "host".clone_into(&mut report.subject);
     let binding = Binding::of(number, lock, None, facts);

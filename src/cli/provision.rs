@@ -182,8 +182,14 @@ pub async fn check(context: &Context, root: &Arc<Root>) -> Result<Report> {
     let Some((generation, pinned)) = subject::current(root)? else { return Err(subject::not_provisioned()) };
     let held = Held::of_generation(&generation, pinned);
     let sources = subject::sources(context, root);
-    let subject = held.subject(context, None)?;
-    let (mut all, facts) = subject::judge(&subject, &sources, &up_to(Layer::Toolkit)).await;
+    let lock = held.lock.as_ref().map(|(lock, _)| lock);
+    if let Err(error) = subject::refresh_cdi(context, root, &held.profile, lock, &sources).await {
+        // The checks say what follows from it.
+        context.ui.warn(&format!("no CDI specification was written: {error}"));
+    }
+    let mut subject = held.subject(context, None)?;
+    let layers = up_to(Layer::Toolkit);
+    let (mut all, facts) = Box::pin(subject::prove(context, root, &mut subject, &sources, &layers)).await?;
     gate::save_host(root, &held, &all, &facts)?;
     for deployment in &held.deployments {
         let subject = held.subject(context, Some(deployment))?;

@@ -3,27 +3,40 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{Context, inputs, inputs::Sources};
 use crate::{
-    check::{self, Locked, Subject, report::Report},
+    check::{
+        self, Locked, Subject,
+        report::{Outcome, Report},
+    },
     deploy::{Paths, state, state::WantedState},
     digest::Digest,
+    docker::{Docker, Gpus},
     error::{Error, Result},
     host::{
-        facts::{self, Facts},
+        cdi,
+        facts::{self, Facts, Known},
         generations::{Generation, Generations},
-        provision,
+        provision, smoke,
     },
     lock::{
         self, Lock,
         bundle::{Bundle, Pinned},
     },
     plan::line_diff,
-    profile::{Deployment, Profile},
+    profile::{Deployment, GpuAccess, Profile},
+    progress::Unit,
     system::files::Root,
+    ui::text,
 };
+
+/// The check that a container decides.
+pub const SMOKE: &str = "toolkit.smoke";
+/// How long the probe may take: a driver without persistence takes seconds for each of eight GPUs.
+const SMOKE_LIMIT: Duration = Duration::from_secs(120);
 
 /// A profile to judge by, with its lock and deployments, and the generation it is, if it is one.
 pub struct Held {
@@ -243,6 +256,120 @@ pub async fn judge(
 ) -> (Report, Facts) {
     let facts = Box::pin(facts::gather(&subject.wanted, sources)).await;
     (check::judge(layers, subject, &facts), facts)
+}
+
+/// As [`judge`], with a container that sees the GPUs where everything below lets one start. `thorough`: and again after a
+/// daemon-reload and a restart of Docker.
+///
+/// # Errors
+/// Docker would be restarted, and containers run that would end with it.
+pub async fn prove(
+    context: &Context,
+    root: &Root,
+    subject: &mut Subject<'_>,
+    sources: &facts::Sources,
+    layers: &[check::report::Layer],
+) -> Result<(Report, Facts)> {
+    subject.wanted.smoke = true;
+    let (report, mut facts) = judge(subject, sources, layers).await;
+    let due =
+        report.findings.iter().any(|finding| finding.id == SMOKE && finding.outcome == Outcome::Unknown);
+    let Some((locked, gpus)) = subject.lock.as_ref().zip(gpus(subject.profile)).filter(|_| due) else {
+        return Ok((report, facts));
+    };
+    let Some((key, image)) = smoke::image(locked.lock) else { return Ok((report, facts)) };
+    let docker = Docker::connect(&sources.docker_socket).await?;
+    let progress = context.ui.progress();
+    let lab = smoke::Lab {
+        docker: &docker,
+        root,
+        key,
+        image,
+        gpus: Some(&gpus),
+        place: smoke::ON_HOST,
+        limit: SMOKE_LIMIT,
+    };
+    let mut reloaded = Known::default();
+    if subject.wanted.thorough {
+        refuse_to_end_containers(&facts, &docker).await?;
+        progress.started("GPUs after a daemon-reload", None, Unit::None);
+        reloaded = known(smoke::reload(lab).await);
+        progress.finished("GPUs after a daemon-reload", None);
+        progress.started("restart Docker", None, Unit::None);
+        smoke::restart_engine().await?;
+        progress.finished("restart Docker", None);
+        facts = Box::pin(facts::gather(&subject.wanted, sources)).await;
+    }
+    let task = format!("GPUs in a container of `{key}`");
+    progress.started(&task, None, Unit::None);
+    let docker = Docker::connect(&sources.docker_socket).await?;
+    facts.smoke = known(smoke::smoke(smoke::Lab { docker: &docker, ..lab }).await);
+    facts.smoke_reload = reloaded;
+    progress.finished(&task, None);
+    Ok((check::judge(layers, subject, &facts), facts))
+}
+
+/// Writes the CDI specification of the host's GPUs, where its containers get them by one and the vendor's toolkit, which would
+/// write it, is neither locked nor installed.
+///
+/// # Errors
+/// It cannot be made or written.
+pub async fn refresh_cdi(
+    context: &Context,
+    root: &Arc<Root>,
+    profile: &Profile,
+    lock: Option<&Lock>,
+    sources: &facts::Sources,
+) -> Result<()> {
+    let toolkit = lock.and_then(|lock| lock.set.as_ref()?.toolkit.as_deref());
+    if profile.container.gpu_access != GpuAccess::Cdi || !profile.wants_gpus() || toolkit.is_some() {
+        return Ok(());
+    }
+    let facts = Box::pin(facts::gather(&facts::Wanted::of_profile(profile), sources)).await;
+    if let Some(cdi::Written::New(gpus, driver)) = cdi::refresh(root, &facts)? {
+        context.ui.say(&format!(
+            "`{}`: the CDI specification of {} with driver {driver}",
+            cdi::PATH,
+            text::count(gpus, "GPU")
+        ));
+    }
+    Ok(())
+}
+
+/// What a smoke test could not look at is unknown, with the reason.
+fn known<T>(found: Result<T>) -> Known<T> {
+    match found {
+        Ok(found) => Known::Ok(found),
+        Err(error) => {
+            let causes = error.causes();
+            let because = causes.iter().map(|cause| format!(": {cause}")).collect::<String>();
+            Known::unknown(format!("{}{because}", error.message()))
+        }
+    }
+}
+
+/// How containers of this profile ask for all GPUs; `None`: they get none.
+fn gpus(profile: &Profile) -> Option<Gpus> {
+    match profile.container.gpu_access {
+        GpuAccess::None => None,
+        GpuAccess::Cdi => Some(Gpus::Cdi(vec!["nvidia.com/gpu=all".to_owned()])),
+        GpuAccess::NvidiaRuntime => Some(Gpus::NvidiaAll),
+    }
+}
+
+/// A restart of Docker ends every container, unless it has live-restore.
+async fn refuse_to_end_containers(facts: &Facts, docker: &Docker) -> Result<()> {
+    if facts.engine.ok().is_some_and(|engine| engine.live_restore) {
+        return Ok(());
+    }
+    let running = docker.running().await?;
+    let Some(first) = running.first() else { return Ok(()) };
+    Err(Error::usage(format!(
+        "`--thorough` restarts Docker, which would end {}: `{first}`{}",
+        text::count(running.len(), "running container"),
+        if running.len() > 1 { ", …" } else { "" }
+    ))
+    .hint("stop them first (`bedplate stop NAME`), or leave `--thorough` out"))
 }
 
 /// The deployment the user named, else the only one of the profile that `fits`.

@@ -5,7 +5,7 @@ use super::{
     carry_out::{self, Goal, Run},
     gate, inputs,
     inputs::Sources,
-    later, provision as verb, report, subject,
+    provision as verb, report, subject,
     subject::Held,
 };
 use crate::{
@@ -19,18 +19,18 @@ use crate::{
 pub fn verify(context: &Context, args: &args::ToolkitVerify) -> Result<u8> {
     let root = subject::host_root()?;
     let held = Held::find(context, &root, args.profile.as_deref())?;
-    if (args.smoke_test || args.thorough) && held.profile.wants_gpus() {
-        return later::refuse(
-            "toolkit verify --smoke-test",
-            "without it, daemon, wiring and CDI specification are checked: `bedplate toolkit verify`",
-        );
-    }
-    let subject = held.subject(context, None)?;
     let sources = subject::sources(context, &root);
-    let (found, facts) =
-        context.run(async { Ok(subject::judge(&subject, &sources, &up_to(Layer::Toolkit)).await) })?;
+    let mut subject = held.subject(context, None)?;
+    subject.wanted.thorough = args.thorough;
+    let layers = up_to(Layer::Toolkit);
+    let (found, facts) = context.run(async {
+        if args.smoke_test || args.thorough {
+            return Box::pin(subject::prove(context, &root, &mut subject, &sources, &layers)).await;
+        }
+        Ok(subject::judge(&subject, &sources, &layers).await)
+    })?;
     gate::save_host(&root, &held, &found, &facts)?;
-    if args.smoke_test {
+    if args.smoke_test && !held.profile.wants_gpus() {
         context.ui.say("smoke test: does not apply, this host has no GPUs");
     }
     report::print_layer(context, &found, Layer::Toolkit)
@@ -63,12 +63,15 @@ pub fn install(context: &Context, args: &args::ToolkitInstall) -> Result<u8> {
             carry_out::say_unasked(context, &plan);
         }
         plan.refuse()?;
-        let Some(held) = held.filter(|_| !plan.is_empty()) else { return Ok(exit::DONE) };
-        let outcome = run.apply(context, &held, &plan).await?;
-        if let Some(why) = outcome.reboot {
-            context.ui.say(&format!("a reboot is needed: {why}"));
+        let Some(held) = held else { return Ok(exit::DONE) };
+        if !plan.is_empty()
+            && let Some(why) = run.apply(context, &held, &plan).await?.reboot
+        {
+            context.ui.say(&format!("a reboot is needed: {why}; after it the CDI specification is made"));
             return Ok(exit::REBOOT);
         }
+        let sources = subject::sources(context, &root);
+        subject::refresh_cdi(context, &root, &pinned.profile, Some(&pinned.lock), &sources).await?;
         Ok(exit::DONE)
     })
 }

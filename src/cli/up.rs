@@ -149,8 +149,10 @@ async fn ask_gate(
     if let Some(why) = check::gate::stale(host.as_ref(), of_deployment.as_ref(), &seen) {
         context.ui.say(&format!("{why}: running the layers"));
         // The host's readiness is about all it should serve, the deployment's about this one.
-        let whole = held.subject(context, None)?;
-        let (found, host_facts) = subject::judge(&whole, sources, &up_to(Layer::Toolkit)).await;
+        let mut whole = held.subject(context, None)?;
+        let layers = up_to(Layer::Toolkit);
+        let (found, host_facts) =
+            Box::pin(subject::prove(context, root, &mut whole, sources, &layers)).await?;
         gate::save_host(root, held, &found, &host_facts)?;
         let facts = facts::gather(&subject.wanted, sources).await;
         let found = check::judge(&up_to(Layer::Runtime), &subject, &facts);
@@ -175,6 +177,14 @@ async fn ask_gate(
         }
     }
     deployment.name.clone_into(&mut report.subject);
+    // The container that sees the GPUs is the host's matter.
+    if let Some(smoke) = host
+        .as_ref()
+        .and_then(|host| host.report.findings.iter().find(|finding| finding.id == subject::SMOKE))
+        && let Some(kept) = report.findings.iter_mut().find(|finding| finding.id == subject::SMOKE)
+    {
+        kept.clone_from(smoke);
+    }
     if let Some(host) = host.filter(|host| !host.report.opens_gate()) {
         for finding in host.report.findings.into_iter().filter(check::report::Finding::shuts_gate) {
             match report.findings.iter_mut().find(|kept| kept.id == finding.id) {

@@ -27,14 +27,7 @@ pub fn materialise(root: &Root, paths: &Paths) -> Result<()> {
     }
     must_be_volatile(root, directory)?;
     // A container has what it mounts with the flags of the mount it comes from, and initramfs-tools mounts `/run` noexec.
-    root.let_run(directory)?;
-    if let Some(found) = root.stat(&paths.launch)?
-        && found.mode & 0o7777 == 0o555
-        && root.read(&paths.launch, 64 << 20)?.is_some_and(|held| held == PROGRAM)
-    {
-        return Ok(());
-    }
-    root.write(&paths.launch, PROGRAM, 0o555, Owner::current())
+    root.put_program(&paths.launch, PROGRAM, Owner::current())
 }
 
 /// Refuses a directory that outlives a reboot.

@@ -305,6 +305,18 @@ impl Docker {
         }
     }
 
+    /// Names of all containers that run, whoever made them. Sorted.
+    pub async fn running(&self) -> Result<Vec<String>> {
+        let found = self
+            .client
+            .list_containers(Some(ListContainersOptionsBuilder::default().build()))
+            .await
+            .map_err(|error| failed(Asked::List, error))?;
+        let mut names: Vec<String> = found.into_iter().map(|container| first_name(container.names)).collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// Containers, running or not, that have this label: `NAME` or `NAME=VALUE`. Sorted by name.
     pub async fn list_by_label(&self, label: &str) -> Result<Vec<Listed>> {
         let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
@@ -315,17 +327,19 @@ impl Docker {
             .into_iter()
             .map(|container| Listed {
                 id: container.id.unwrap_or_default(),
-                name: container
-                    .names
-                    .and_then(|names| names.into_iter().next())
-                    .map(|name| name.trim_start_matches('/').to_owned())
-                    .unwrap_or_default(),
+                name: first_name(container.names),
                 labels: container.labels.unwrap_or_default().into_iter().collect(),
             })
             .collect();
         listed.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listed)
     }
+}
+
+/// A container's name, without the leading slash.
+fn first_name(names: Option<Vec<String>>) -> String {
+    let first = names.and_then(|names| names.into_iter().next());
+    first.map(|name| name.trim_start_matches('/').to_owned()).unwrap_or_default()
 }
 
 fn body(wanted: &NewContainer) -> ContainerCreateBody {

@@ -5,6 +5,7 @@
 
 mod apply;
 mod boot_menu;
+pub mod cdi;
 pub mod content;
 pub mod facts;
 pub mod generations;
@@ -13,6 +14,7 @@ mod observe;
 pub mod packages;
 pub mod provision;
 pub mod secrets;
+pub mod smoke;
 mod steps;
 #[cfg(test)]
 mod tests;

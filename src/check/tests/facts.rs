@@ -86,6 +86,8 @@ pub(super) struct World {
     pub observed: Option<Observed>,
     pub gate: Option<Decision>,
     pub hf_token: bool,
+    /// Whether containers are asked what they see of the GPUs.
+    pub smoke: bool,
 }
 
 impl World {
@@ -96,6 +98,8 @@ impl World {
         subject.observed = self.observed.as_ref();
         subject.gate = self.gate.as_ref();
         subject.wanted.hf_token = self.hf_token;
+        subject.wanted.smoke = self.smoke;
+        subject.wanted.thorough = self.smoke;
         subject
     }
 }
@@ -118,6 +122,7 @@ pub(super) fn world() -> World {
             evidence: vec!["two readinesses".to_owned()],
         }),
         hf_token: false,
+        smoke: true,
     }
 }
 
@@ -347,6 +352,8 @@ fn healthy() -> Facts {
         module: Known::Ok(Module { loaded: Some(DRIVER.to_owned()), ..Module::default() }),
         user_space: Known::Ok(Some(DRIVER.to_owned())),
         nvml: Known::Ok(Nvml::Answers(gpus(8))),
+        smoke: super::table_smoke::smoke(8),
+        smoke_reload: super::table_smoke::reload(8),
         health: (0..8).map(|index| (index, Known::Ok(health(index)))).collect(),
         nodes: Known::Ok(nodes(8)),
         fabric: Known::Ok(fabric()),

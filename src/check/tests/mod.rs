@@ -9,6 +9,7 @@ mod rules;
 #[macro_use]
 mod table;
 mod table_host;
+mod table_smoke;
 
 use facts::World;
 

@@ -160,7 +160,7 @@ fn every_check_is_explained_and_later_ones_say_so() {
             assert_eq!(base.map(|base| base.layer), Some(check.layer), "{} needs {need}", check.id);
         }
     }
-    let later = explain("toolkit.smoke").unwrap_err();
+    let later = explain("runtime.smoke").unwrap_err();
     assert_eq!(later.kind(), Kind::Usage);
     assert!(later.to_string().contains("not built yet"));
     let wrong = explain("host.diks").unwrap_err();

@@ -24,7 +24,7 @@ pub(super) struct Case(
 
 /// Every row, of this file and its neighbours.
 pub(super) fn cases() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().chain(super::table_host::CASES).chain(super::gpu::CASES)
+    CASES.iter().chain(super::table_host::CASES).chain(super::table_smoke::CASES).chain(super::gpu::CASES)
 }
 
 use Outcome::{Fail, NotApplicable, Pass, Unknown, Warn};

@@ -15,7 +15,7 @@ const LIMIT: u64 = 4 << 20;
 pub(super) const DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// Every specification in the two directories. A broken one is in the list, with what is wrong.
-pub(super) fn specs(tree: &Tree) -> Result<Vec<CdiSpec>> {
+pub(in crate::host) fn specs(tree: &Tree) -> Result<Vec<CdiSpec>> {
     let mut specs = Vec::new();
     for directory in DIRECTORIES {
         for entry in tree.list(directory)? {

@@ -16,7 +16,10 @@ use super::{
     upgrades::{Upgrades, VendorToolkit},
     volume::Volume,
 };
-use crate::digest::Digest;
+use crate::{
+    digest::Digest,
+    host::smoke::{Reload, Smoke},
+};
 
 /// What one source said, or why it could not be read. Unknown is never "fine".
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +146,10 @@ pub struct Facts {
     pub engine: Known<EngineDetails>,
     /// Values of `daemon.json` as JSON text, by pointer: of the keys that are wanted.
     pub daemon_keys: Known<BTreeMap<String, String>>,
+    /// What a container saw of the GPUs. Only looked at where it is asked for.
+    pub smoke: Known<Smoke>,
+    /// What a running container saw before and after systemd read its units anew. Only where it is asked for.
+    pub smoke_reload: Known<Reload>,
 }
 
 /// The distribution.

@@ -31,7 +31,9 @@ mod volume;
 pub mod wanted;
 mod wanted_host;
 
-pub(in crate::host) use self::basics::parse_os;
+#[cfg(test)]
+pub(in crate::host) use self::cdi::specs;
+pub(in crate::host) use self::{basics::parse_os, tree::Tree};
 pub use self::{
     clock::Clock,
     data::*,

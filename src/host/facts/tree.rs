@@ -13,10 +13,10 @@ const LINKS: usize = 40;
 
 /// A host's tree, read with links resolved inside it.
 #[derive(Debug, Clone)]
-pub(super) struct Tree(Arc<Root>);
+pub(in crate::host) struct Tree(Arc<Root>);
 
 impl Tree {
-    pub(super) fn new(root: Arc<Root>) -> Self {
+    pub(in crate::host) fn new(root: Arc<Root>) -> Self {
         Self(root)
     }
 
@@ -25,7 +25,7 @@ impl Tree {
     }
 
     /// The path without links. What does not exist is kept as written.
-    pub(super) fn real(&self, path: &str) -> Result<String> {
+    pub(in crate::host) fn real(&self, path: &str) -> Result<String> {
         let mut done = String::new();
         let mut left: Vec<String> = parts(path);
         let mut links = 0;
@@ -64,7 +64,7 @@ impl Tree {
     }
 
     /// What lies at `path`, links followed.
-    pub(super) fn stat(&self, path: &str) -> Result<Option<Stat>> {
+    pub(in crate::host) fn stat(&self, path: &str) -> Result<Option<Stat>> {
         self.0.stat(&self.real(path)?)
     }
 
@@ -79,7 +79,7 @@ impl Tree {
     }
 
     /// The names in a directory, links followed; none where it does not exist.
-    pub(super) fn list(&self, path: &str) -> Result<Vec<Entry>> {
+    pub(in crate::host) fn list(&self, path: &str) -> Result<Vec<Entry>> {
         let real = self.real(path)?;
         match self.0.stat(&real)? {
             None => Ok(Vec::new()),

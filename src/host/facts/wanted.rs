@@ -34,6 +34,10 @@ pub struct Wanted {
     pub hf_token: bool,
     /// What is looked at of the host itself.
     pub host: WantedOfHost,
+    /// Whether a container is started to see the GPUs.
+    pub smoke: bool,
+    /// Whether that is done again after a daemon-reload and a restart of Docker.
+    pub thorough: bool,
 }
 
 /// An image that must be on the host.

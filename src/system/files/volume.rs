@@ -8,7 +8,7 @@ use rustix::{
     mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount},
 };
 
-use super::{Root, Space, failure};
+use super::{Owner, Root, Space, failure};
 use crate::error::{Error, Result};
 
 impl Root {
@@ -67,6 +67,26 @@ impl Root {
             return Err(mounting(error));
         }
         Ok(true)
+    }
+
+    /// Puts a program at `path`, 0555, where it can be run: its directory is made (0755) and let run. Nothing is written
+    /// where it is there already, byte for byte.
+    ///
+    /// # Errors
+    /// A link on the way, or it cannot be written or mounted.
+    pub fn put_program(&self, path: &str, program: &[u8], owner: Owner) -> Result<()> {
+        let (directory, _) = path.rsplit_once('/').unwrap_or(("/", ""));
+        if self.stat(directory)?.is_none() {
+            self.make_dir(directory, 0o755, owner)?;
+        }
+        self.let_run(directory)?;
+        if let Some(found) = self.stat(path)?
+            && found.mode & 0o7777 == 0o555
+            && self.read(path, program.len() as u64 + 1)?.is_some_and(|held| held == program)
+        {
+            return Ok(());
+        }
+        self.write(path, program, 0o555, owner)
     }
 
     /// The longest part of `path` that is there as a directory.

@@ -6,6 +6,7 @@ mod hub;
 mod machine;
 mod machines;
 mod nvml;
+mod smoke;
 mod tree;
 
 use bedplate::{

@@ -1,26 +1,19 @@
 //! A host for the tests: a daemon, directories of its own, and two images loaded from a layout made here.
 
-use std::{
-    collections::BTreeMap,
-    io::{Cursor, Read},
-    path::Path,
-    process::Command,
-};
+use std::{collections::BTreeMap, path::Path, process::Command};
 
 use bedplate::{
     deploy::{self, Context, Done, Options, Paths, Wanted},
-    digest::Digest,
-    docker::{Docker, LayoutImage, archive_from_layout},
-    error::{Error, Result},
-    lock::{ImageFacts, Lock, LockedImage, Verdict, VerdictOutcome},
+    docker::Docker,
+    error::Result,
+    lock::Lock,
     profile::{self, Profile},
     progress::Silent,
     system::files::Root,
 };
 use secrecy::SecretString;
-use serde_json::json;
 
-use crate::support::docker::Dockerd;
+use crate::support::docker::{Dockerd, load};
 
 pub(super) const PROFILE: &str = r#"
 schema = 1
@@ -74,7 +67,13 @@ impl Host {
         let mut images = BTreeMap::new();
         // The engine runs as an account that only its image knows.
         for (name, role, user) in [("vllm", "engine", "app"), ("agent", "agent", "")] {
-            images.insert(name.to_owned(), load(&docker, name, role, user, &server).await);
+            let reference = format!("registry.example/{}:1.0", if name == "vllm" { "engine" } else { name });
+            let files: [(&str, u32, &[u8]); 2] = [
+                ("server", 0o755, &server),
+                ("etc/passwd", 0o644, b"root:x:0:0::/:/none\napp:x:4711:4712::/:/none\n"),
+            ];
+            let image = load(&docker, (name, &reference), &files, &["/server", role], user).await;
+            images.insert(name.to_owned(), image);
         }
         let value = |text: &str| SecretString::from(text);
         let secrets = BTreeMap::from([
@@ -134,56 +133,4 @@ fn compile(directory: &Path) -> Vec<u8> {
         .unwrap();
     assert!(status.success());
     std::fs::read(output).unwrap()
-}
-
-async fn load(docker: &Docker, name: &str, role: &str, user: &str, server: &[u8]) -> LockedImage {
-    let mut layer = tar::Builder::new(Vec::new());
-    let mut add = |path: &str, mode: u32, content: &[u8]| {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(mode);
-        layer.append_data(&mut header, path, content).unwrap();
-    };
-    add("server", 0o755, server);
-    add("etc/passwd", 0o644, b"root:x:0:0::/:/none\napp:x:4711:4712::/:/none\n");
-    let layer = layer.into_inner().unwrap();
-    let entrypoint = json!(["/server", role]);
-    let config = json!({
-        "architecture": "amd64", "os": "linux",
-        // As first process it would not hear a SIGTERM it has no handler for.
-        "config": {"Entrypoint": entrypoint, "User": user, "StopSignal": "SIGKILL"},
-        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer).to_string()]},
-    })
-    .to_string()
-    .into_bytes();
-    let descriptor = |kind: &str, blob: &[u8]| {
-        json!({"mediaType": format!("application/vnd.oci.image.{kind}"),
-            "digest": Digest::of(blob).to_string(), "size": blob.len()})
-    };
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("config.v1+json", &config), "layers": [descriptor("layer.v1.tar", &layer)],
-    })
-    .to_string()
-    .into_bytes();
-    let locked = LockedImage {
-        reference: format!("registry.example/{}:1.0", if name == "vllm" { "engine" } else { name }),
-        platform: "linux/amd64".into(),
-        index: None,
-        manifest: Digest::of(&manifest),
-        config: Digest::of(&config),
-        download: layer.len() as u64,
-        layers: vec![Digest::of(&layer)],
-        facts: ImageFacts { entrypoint: vec!["/server".into(), role.into()], ..ImageFacts::default() },
-        verdict: Verdict { outcome: VerdictOutcome::NotApplicable, because: String::new() },
-    };
-    let blobs: BTreeMap<Digest, Vec<u8>> =
-        [config, layer].into_iter().map(|blob| (Digest::of(&blob), blob)).collect();
-    let open = move |digest: &Digest| {
-        let blob = blobs.get(digest).cloned().ok_or_else(|| Error::failed("no such blob"))?;
-        Ok(Box::new(Cursor::new(blob)) as Box<dyn Read + Send>)
-    };
-    let image = LayoutImage { manifest, tag: format!("bedplate/{name}:g1") };
-    docker.load(archive_from_layout(&image, open).unwrap()).await.unwrap();
-    locked
 }

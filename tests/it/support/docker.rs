@@ -2,13 +2,21 @@
 //! and Debian's `docker.io`.
 
 use std::{
+    collections::BTreeMap,
+    io::{Cursor, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
-use bedplate::docker::Docker;
+use bedplate::{
+    digest::Digest,
+    docker::{Docker, LayoutImage, archive_from_layout},
+    error::Error,
+    lock::{ImageFacts, LockedImage, Verdict, VerdictOutcome},
+};
+use serde_json::json;
 
 /// Whose turn it is.
 static TURN: LazyLock<Arc<tokio::sync::Mutex<()>>> = LazyLock::new(Arc::default);
@@ -196,4 +204,64 @@ fn end(pid: i32, signal: rustix::process::Signal) {
     if let Some(pid) = rustix::process::Pid::from_raw(pid) {
         let _ = rustix::process::kill_process(pid, signal);
     }
+}
+
+/// Makes an image of these files (path, mode, content) and has the daemon load it, as `bedplate/NAME:g1`. What a lock says
+/// of it. `name`: the lock's name, and the reference.
+pub(crate) async fn load(
+    docker: &Docker,
+    (name, reference): (&str, &str),
+    files: &[(&str, u32, &[u8])],
+    entrypoint: &[&str],
+    user: &str,
+) -> LockedImage {
+    let mut layer = tar::Builder::new(Vec::new());
+    for (path, mode, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(*mode);
+        layer.append_data(&mut header, path, *content).unwrap();
+    }
+    let layer = layer.into_inner().unwrap();
+    let config = json!({
+        "architecture": "amd64", "os": "linux",
+        // As first process it would not hear a SIGTERM it has no handler for.
+        "config": {"Entrypoint": entrypoint, "User": user, "StopSignal": "SIGKILL"},
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer).to_string()]},
+    })
+    .to_string()
+    .into_bytes();
+    let descriptor = |kind: &str, blob: &[u8]| {
+        json!({"mediaType": format!("application/vnd.oci.image.{kind}"),
+            "digest": Digest::of(blob).to_string(), "size": blob.len()})
+    };
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor("config.v1+json", &config), "layers": [descriptor("layer.v1.tar", &layer)],
+    })
+    .to_string()
+    .into_bytes();
+    let locked = LockedImage {
+        reference: reference.to_owned(),
+        platform: "linux/amd64".into(),
+        index: None,
+        manifest: Digest::of(&manifest),
+        config: Digest::of(&config),
+        download: layer.len() as u64,
+        layers: vec![Digest::of(&layer)],
+        facts: ImageFacts {
+            entrypoint: entrypoint.iter().map(|&word| word.to_owned()).collect(),
+            ..ImageFacts::default()
+        },
+        verdict: Verdict { outcome: VerdictOutcome::NotApplicable, because: String::new() },
+    };
+    let blobs: BTreeMap<Digest, Vec<u8>> =
+        [config, layer].into_iter().map(|blob| (Digest::of(&blob), blob)).collect();
+    let open = move |digest: &Digest| {
+        let blob = blobs.get(digest).cloned().ok_or_else(|| Error::failed("no such blob"))?;
+        Ok(Box::new(Cursor::new(blob)) as Box<dyn Read + Send>)
+    };
+    let image = LayoutImage { manifest, tag: format!("bedplate/{name}:g1") };
+    docker.load(archive_from_layout(&image, open).unwrap()).await.unwrap();
+    locked
 }
