@@ -4,6 +4,7 @@
 //! Nothing here looks at the host itself, but for [`readiness`], which keeps a report's result.
 
 pub mod accept;
+pub mod diagnosis;
 mod engine;
 mod entries;
 mod fit;
@@ -20,7 +21,6 @@ pub mod report;
 mod runtime;
 mod secret;
 mod subject;
-pub mod symptom;
 #[cfg(test)]
 mod tests;
 mod toolkit;

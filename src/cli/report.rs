@@ -7,7 +7,10 @@ use quick_junit::{NonSuccessKind, Report as Junit, TestCase, TestCaseStatus, Tes
 
 use super::Context;
 use crate::{
-    check::report::{Finding, Layer, Outcome, Report},
+    check::{
+        diagnosis::{chains, lines},
+        report::{Finding, Layer, Outcome, Report},
+    },
     error::{Doing as _, Result},
     ui::{Format, exit},
 };
@@ -39,6 +42,7 @@ pub fn json(report: &Report) -> serde_json::Value {
         "subject": report.subject,
         "ready": report.opens_gate(),
         "blame": report.layer_to_blame(),
+        "diagnosis": { "causes": chains(report) },
         "findings": report.findings,
     })
 }
@@ -172,8 +176,12 @@ fn summary(report: &Report) -> String {
                 finding.layer == layer && finding.shuts_gate() && finding.outcome != Outcome::Skipped
             });
             let id = first.map_or("", |finding| finding.id.as_str());
+            let mut follows = lines(&chains(report)).join("\n");
+            if !follows.is_empty() {
+                follows.push('\n');
+            }
             format!(
-                "{subject}: not ready, the layer to blame is `{}` ({counts})\nstart with {id}: `bedplate explain {id}`\n",
+                "{subject}: not ready, the layer to blame is `{}` ({counts})\n{follows}start with {id}: `bedplate explain {id}`\n",
                 command(layer)
             )
         }
