@@ -273,6 +273,21 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_is_one_cause_with_what_follows() {
+        let text = anstream::adapter::strip_str(&table(&report(), false)).to_string();
+        assert!(text.contains("\ngpu.pci failed, and so: docker.daemon\nstart with gpu.pci"), "{text}");
+        let json = json(&report());
+        let causes = json["diagnosis"]["causes"].as_array().unwrap();
+        assert_eq!(causes.len(), 1);
+        assert_eq!((&causes[0]["id"], &causes[0]["next"]), (&"gpu.pci".into(), &"do this".into()));
+        assert_eq!(causes[0]["consequences"][0]["id"], "docker.daemon");
+        // With nothing to mend nothing is said.
+        let fine = Report { findings: report().findings[..1].to_vec(), ..report() };
+        assert_eq!(super::json(&fine)["diagnosis"]["causes"], serde_json::json!([]));
+        assert!(!table(&fine, false).contains("and so"), "{}", table(&fine, false));
+    }
+
+    #[test]
     fn what_does_not_apply_for_one_reason_is_one_line() {
         let mut report = report();
         for id in ["gpu.count", "gpu.ecc", "toolkit.wiring"] {
