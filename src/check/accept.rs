@@ -30,7 +30,11 @@ pub(super) fn is_id(id: &str) -> bool {
 
 /// The error for an id that is none, naming the nearest one.
 pub(super) fn unknown_id(id: &str, what: &str) -> Error {
-    let ids = registry().iter().map(|check| check.id).chain(LATER.iter().copied());
+    unknown(id, what, registry().iter().map(|check| check.id).chain(LATER.iter().copied()))
+}
+
+/// The error for an id that is none of these, naming the nearest one.
+pub(super) fn unknown(id: &str, what: &str, ids: impl Iterator<Item = &'static str>) -> Error {
     let nearest = ids
         .map(|known| (strsim::damerau_levenshtein(known, id), known))
         .min()

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
+    host::unpacked,
     subject::Subject,
     toolkit::engine,
     verdict::{Tally, Verdict, size},
@@ -25,8 +26,6 @@ const UNFIT_UNDER: [&str; 11] =
     ["nfs", "cifs", "ceph", "fuse", "9p", "overlay", "tmpfs", "ramfs", "vfat", "exfat", "squashfs"];
 /// How much larger another disk must be for a word about it.
 const MUCH_LARGER: u64 = 4;
-/// How much larger an image is unpacked than its compressed layers, in tenths: our estimate, as for `host.disk`.
-const UNPACKED_TENTHS: u64 = 25;
 /// From this release on runc tells systemd of devices that have no link in `/dev/char` (runc 1.1.7 release notes).
 const RUNC: &str = "1.1.7";
 /// From this release on `auto` means that the runtime makes CDI specifications (NVIDIA container toolkit 1.18.0).
@@ -81,7 +80,7 @@ pub(super) fn storage(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         ),
         Some(Ok(volume)) => {
             let images = subject.wanted.images.values().map(|image| image.download).sum::<u64>();
-            let unpacked = (images / 10).saturating_mul(UNPACKED_TENTHS);
+            let unpacked = unpacked(images);
             let other = |path: &str| facts.volumes.get(path).and_then(|other| other.ok());
             let larger = subject.wanted.host.mounts.iter().find(|path| {
                 let on_root = other("/").is_some_and(|other| other.device == volume.device);

@@ -76,6 +76,11 @@ struct Need {
     lines: Vec<String>,
 }
 
+/// What images take once they are unpacked: an estimate.
+pub(super) fn unpacked(download: u64) -> u64 {
+    (download / 10).saturating_mul(UNPACKED_TENTHS)
+}
+
 pub(super) fn disk(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     let wanted = &subject.wanted;
     let mut tally = Tally::default();
@@ -93,7 +98,7 @@ pub(super) fn disk(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         };
     let root = facts.image_root();
     let download: u64 = need::images(wanted, facts).values().map(|image| image.download).sum();
-    let unpacked = (download / 10).saturating_mul(UNPACKED_TENTHS);
+    let unpacked = unpacked(download);
     add(
         &mut tally,
         root,

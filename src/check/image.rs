@@ -147,25 +147,7 @@ pub(super) fn cuda(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         },
         Err(why) => return Verdict::unknown(format!("the loaded driver's version: {why}")),
     };
-    let gpus = match facts.nvml.ok() {
-        Some(Nvml::Answers(gpus)) => gpus.devices.as_slice(),
-        _ => &[],
-    };
-    // Each kind of card is judged: a host may have two.
-    let mut kinds: Vec<Option<cuda::GpuFacts>> = Vec::new();
-    for device in gpus {
-        let kind = Some(cuda::GpuFacts {
-            model: device.name.clone(),
-            compute_capability: device.compute_capability,
-            brand: device.brand.clone(),
-        });
-        if !kinds.contains(&kind) {
-            kinds.push(kind);
-        }
-    }
-    if kinds.is_empty() {
-        kinds.push(None);
-    }
+    let kinds = kinds(facts);
     let mut tally = Tally::default();
     for (name, (image, _)) in on_gpus {
         for kind in &kinds {
@@ -186,6 +168,29 @@ pub(super) fn cuda(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         }
     }
     tally.verdict(format!("driver {driver} can run every image"), "no image asks for CUDA")
+}
+
+/// Each kind of card that NVML sees: a host may have two. One that is not known where it sees none.
+pub(super) fn kinds(facts: &Facts) -> Vec<Option<cuda::GpuFacts>> {
+    let gpus = match facts.nvml.ok() {
+        Some(Nvml::Answers(gpus)) => gpus.devices.as_slice(),
+        _ => &[],
+    };
+    let mut kinds: Vec<Option<cuda::GpuFacts>> = Vec::new();
+    for device in gpus {
+        let kind = Some(cuda::GpuFacts {
+            model: device.name.clone(),
+            compute_capability: device.compute_capability,
+            brand: device.brand.clone(),
+        });
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    if kinds.is_empty() {
+        kinds.push(None);
+    }
+    kinds
 }
 
 fn newer_driver(subject: &Subject<'_>) -> &'static str {

@@ -35,10 +35,7 @@ fn reason_to_skip(check: &Check, before: &[Finding], subject: &Subject<'_>) -> O
     if check.gpus_only && !subject.gpus() {
         return Some(Verdict::not_applicable("the profile's host has no GPUs"));
     }
-    let bad = |finding: &&Finding| finding.shuts_gate() && finding.outcome != Outcome::Skipped;
-    let lower = before.iter().filter(bad).find(|finding| finding.layer < check.layer);
-    let base = || before.iter().filter(bad).find(|finding| check.needs.contains(&finding.id.as_str()));
-    let blame = lower.or_else(base)?;
+    let blame = skipped_by(check, before)?;
     let word = if blame.outcome == Outcome::Fail { "failed" } else { "is unknown" };
     Some(Verdict {
         outcome: Outcome::Skipped,
@@ -47,6 +44,15 @@ fn reason_to_skip(check: &Check, before: &[Finding], subject: &Subject<'_>) -> O
         next: None,
         tolerated: false,
     })
+}
+
+/// The finding that keeps a check from being run: the first of a lower layer that shuts the gate, else one that the check
+/// builds on.
+pub(super) fn skipped_by<'f>(check: &Check, before: &'f [Finding]) -> Option<&'f Finding> {
+    let bad = |finding: &&Finding| finding.shuts_gate() && finding.outcome != Outcome::Skipped;
+    let lower = before.iter().filter(bad).find(|finding| finding.layer < check.layer);
+    let base = || before.iter().filter(bad).find(|finding| check.needs.contains(&finding.id.as_str()));
+    lower.or_else(base)
 }
 
 /// A pass must have been seen in something.

@@ -4,6 +4,7 @@
 //! Nothing here looks at the host itself, but for [`readiness`], which keeps a report's result.
 
 pub mod accept;
+pub mod diagnosis;
 mod engine;
 mod entries;
 mod fit;
@@ -21,7 +22,6 @@ mod runtime;
 mod secret;
 mod smoke;
 mod subject;
-pub mod symptom;
 #[cfg(test)]
 mod tests;
 mod toolkit;

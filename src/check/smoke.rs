@@ -1,10 +1,10 @@
 //! Layer 2: what a container sees of the GPUs.
 
 use super::{
+    diagnosis,
     registry::{Check, check, on_gpus},
     report::Layer,
     subject::Subject,
-    symptom,
     verdict::Verdict,
 };
 use crate::{
@@ -93,7 +93,7 @@ fn smoke(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         return none;
     }
     match facts.smoke.as_result() {
-        Ok(smoke) => judge(&smoke.image, &smoke.ran, facts),
+        Ok(smoke) => judge(subject, &smoke.image, &smoke.ran, facts),
         // Nobody asked for it: the host's readiness is not kept without it.
         Err(_) if !subject.wanted.smoke => {
             Verdict::unknown("no container was started").next(AGAIN).tolerated()
@@ -115,12 +115,12 @@ fn smoke_reload(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     };
     let (Ran::Saw(before), Ran::Saw(after)) = (&reload.before, &reload.after) else {
         let bad = if matches!(reload.before, Ran::Saw(_)) { &reload.after } else { &reload.before };
-        return judge(&reload.image, bad, facts);
+        return judge(subject, &reload.image, bad, facts);
     };
     let works = |seen: &Seen| seen.devices.iter().filter(|device| device.fault.is_none()).count();
     if works(before) == 0 {
         // What is wrong is not the reload.
-        return judge(&reload.image, &reload.before, facts);
+        return judge(subject, &reload.image, &reload.before, facts);
     }
     if works(after) >= works(before) && after.fault.is_none() {
         return Verdict::pass("`systemctl daemon-reload` leaves a running container its GPUs").saw(format!(
@@ -141,15 +141,19 @@ fn smoke_reload(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     }
 }
 
-fn judge(image: &str, ran: &Ran, facts: &Facts) -> Verdict {
+fn judge(subject: &Subject<'_>, image: &str, ran: &Ran, facts: &Facts) -> Verdict {
     let seen = match ran {
         Ran::Saw(seen) => seen,
         Ran::Refused(words) => {
             let verdict = Verdict::fail(format!("Docker does not start `{image}` with GPUs: {words}"));
-            return match symptom::find(std::slice::from_ref(words)) {
-                Some(known) => verdict.saw(known.means).next(known.next),
-                None => verdict.next("`journalctl -u docker -n 20`"),
+            let seen = diagnosis::Seen { error: Some(words), ..diagnosis::Seen::default() };
+            let Some(known) = diagnosis::diagnose(subject, facts, seen) else {
+                return verdict.next("`journalctl -u docker -n 20`");
             };
+            let next = known.next().unwrap_or_else(|| "`journalctl -u docker -n 20`".to_owned());
+            let mut verdict = verdict.saw(known.says()).next(next);
+            verdict.evidence.extend(known.evidence());
+            return verdict;
         }
         Ran::CannotRun(words) => {
             return Verdict::unknown(format!(

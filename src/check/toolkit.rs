@@ -14,7 +14,7 @@ const CDI_SINCE: u64 = 25;
 /// What the profile's GPU access asks of Docker's configuration, packages locked or not.
 const MERGES: &str = "`bedplate provision`, which sets it in `/etc/docker/daemon.json` and restarts Docker";
 /// NVIDIA's CDI kind (nvidia-container-toolkit).
-const KIND: &str = "nvidia.com/gpu";
+pub(super) const KIND: &str = "nvidia.com/gpu";
 
 pub(super) fn engine(facts: &Facts) -> Result<&Engine, String> {
     match facts.docker.as_result() {

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    diagnosis::{Diagnosis, Seen, diagnose},
     gate::Decision,
     subject::Subject,
-    symptom::{self, layer_name},
     verdict::{Tally, Verdict},
 };
 use crate::host::facts::{Facts, Known};
@@ -118,7 +118,7 @@ pub(super) fn readiness(subject: &Subject<'_>, _: &Facts) -> Verdict {
     }
 }
 
-pub(super) fn started(subject: &Subject<'_>, _: &Facts) -> Verdict {
+pub(super) fn started(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     let Some(observed) = subject.observed else { return Verdict::unknown(NOT_STARTED) };
     let mut tally = Tally::default();
     for service in &observed.services {
@@ -147,18 +147,11 @@ pub(super) fn started(subject: &Subject<'_>, _: &Facts) -> Verdict {
         let exit =
             state.exit_code.map_or_else(|| "did not start".to_owned(), |code| format!("exited with {code}"));
         let logs = format!("`bedplate logs {}` shows all of it", observed.deployment);
-        if state.oom_killed || (state.exit_code == Some(137) && state.last_lines.is_empty()) {
-            tally.bad(
-                format!("`{name}` {exit}: out of memory, of the host or of the container's limit"),
-                "`bedplate doctor` (`host.memory`); `dmesg | grep -i oom` names the process",
-            );
-            continue;
-        }
-        if let Some(found) = symptom::find(state.last_lines.iter().chain(&state.error)) {
-            tally.bad(
-                format!("`{name}` {exit}: {}; to blame: {}", found.means, layer_name(found.layer)),
-                found.next,
-            );
+        if let Some(found) = diagnose(subject, facts, Seen::of(name, state)) {
+            for line in found.evidence() {
+                tally.note(format!("`{name}`: {line}"));
+            }
+            tally.bad(format!("`{name}` {exit}: {}", found.says()), found.next().unwrap_or(logs));
         } else {
             let last = state.error.as_ref().or(state.last_lines.last());
             let last = last.map_or_else(String::new, |line| format!(": {line}"));
@@ -168,7 +161,7 @@ pub(super) fn started(subject: &Subject<'_>, _: &Facts) -> Verdict {
     tally.verdict("every container runs", "the deployment has no container")
 }
 
-pub(super) fn serving(subject: &Subject<'_>, _: &Facts) -> Verdict {
+pub(super) fn serving(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     let Some(observed) = subject.observed else { return Verdict::unknown(NOT_STARTED) };
     let serving = match observed.serving.as_result() {
         Ok(serving) => serving,
@@ -190,9 +183,9 @@ pub(super) fn serving(subject: &Subject<'_>, _: &Facts) -> Verdict {
         let waited = format!("not ready after {} s", serving.waited);
         lines.extend(serving.last_lines.iter().map(|line| format!("log: {line}")));
         let logs = format!("`bedplate logs -f {}`", observed.deployment);
-        if let Some(found) = symptom::find(&serving.last_lines) {
-            Verdict::fail(format!("{waited}: {}; to blame: {}", found.means, layer_name(found.layer)))
-                .next(found.next)
+        if let Some(found) = of_engine(subject, facts, serving) {
+            lines.extend(found.evidence());
+            Verdict::fail(format!("{waited}: {}", found.says())).next(found.next().unwrap_or(logs))
         } else if serving.health == Some(200) && !serving.models.is_empty() {
             Verdict::fail(format!("{waited}: it serves {}, not `{model}`", serving.models.join(", "))).next(
                 format!(
@@ -210,6 +203,16 @@ pub(super) fn serving(subject: &Subject<'_>, _: &Facts) -> Verdict {
     };
     verdict.evidence = lines;
     verdict
+}
+
+/// What the lines of an engine that runs and does not serve stand for.
+fn of_engine(subject: &Subject<'_>, facts: &Facts, serving: &Serving) -> Option<Diagnosis> {
+    let deployment = subject.wanted.deployments.first();
+    let engine = deployment.and_then(|deployment| {
+        deployment.services.iter().find(|service| service.role == crate::profile::services::Role::Engine)
+    });
+    let service = engine.map_or("", |engine| engine.name.as_str());
+    diagnose(subject, facts, Seen { service, lines: &serving.last_lines, running: true, ..Seen::default() })
 }
 
 /// Whether the last lines are of a download (huggingface_hub's and vLLM's words).

@@ -1,8 +1,10 @@
-//! `explain`: what a check looks at, why it matters, how to mend it.
+//! `explain`: what a check looks at, why it matters, how to mend it; what a symptom stands for.
+
+use std::fmt::Write as _;
 
 use super::{Context, args, report};
 use crate::{
-    check,
+    check::{self, diagnosis},
     error::Result,
     ui::{Format, table::table},
 };
@@ -13,6 +15,9 @@ pub fn run(context: &Context, args: &args::Explain) -> Result<()> {
     if let Some(found) = check::named_xid(id) {
         let (code, meaning) = found?;
         return xid(context, code, meaning);
+    }
+    if let Some(found) = diagnosis::named(id) {
+        return symptom(context, found?);
     }
     let found = check::explain(id)?;
     if context.ui.format == Format::Json {
@@ -54,6 +59,37 @@ fn xid(context: &Context, code: u32, meaning: &check::Meaning) -> Result<()> {
     ))
 }
 
+/// Explains what a container's last lines stand for.
+fn symptom(context: &Context, found: &diagnosis::Symptom) -> Result<()> {
+    if context.ui.format == Format::Json {
+        let causes: Vec<_> = found
+            .causes
+            .iter()
+            .map(|cause| {
+                serde_json::json!({
+                    "id": cause.id, "means": cause.means, "layer": cause.layer, "repair": cause.repair,
+                    "decides": cause.decides, "mend": cause.fix,
+                })
+            })
+            .collect();
+        return context.ui.json(&serde_json::json!({
+            "schema": 1, "id": found.id, "looks": found.looks, "causes": causes,
+        }));
+    }
+    let mut out = format!("{}\n\n  looks like  {}\n", found.id, found.looks);
+    for cause in found.causes {
+        let _ = write!(
+            out,
+            "\n  cause    {}\n  decides  {}\n  layer    {}\n  mend     {}\n",
+            cause.means,
+            cause.decides,
+            report::command(cause.layer),
+            cause.fix
+        );
+    }
+    context.ui.data(&out)
+}
+
 fn list(context: &Context) -> Result<()> {
     if context.ui.format == Format::Json {
         let all: Vec<_> = check::registry()
@@ -65,5 +101,10 @@ fn list(context: &Context) -> Result<()> {
     let rows = check::registry()
         .iter()
         .map(|check| [check.id.to_owned(), report::command(check.layer).to_owned(), check.what.to_owned()]);
-    context.ui.data(&table(["CHECK", "LAYER", "LOOKS AT"], rows))
+    let symptoms = diagnosis::symptoms().map(|symptom| [symptom.id.to_owned(), symptom.looks.to_owned()]);
+    context.ui.data(&format!(
+        "{}\n{}",
+        table(["CHECK", "LAYER", "LOOKS AT"], rows),
+        table(["SYMPTOM", "LOOKS LIKE"], symptoms)
+    ))
 }

@@ -7,7 +7,10 @@ use quick_junit::{NonSuccessKind, Report as Junit, TestCase, TestCaseStatus, Tes
 
 use super::Context;
 use crate::{
-    check::report::{Finding, Layer, Outcome, Report},
+    check::{
+        diagnosis::{chains, lines},
+        report::{Finding, Layer, Outcome, Report},
+    },
     error::{Doing as _, Result},
     ui::{Format, exit},
 };
@@ -39,6 +42,7 @@ pub fn json(report: &Report) -> serde_json::Value {
         "subject": report.subject,
         "ready": report.opens_gate(),
         "blame": report.layer_to_blame(),
+        "diagnosis": { "causes": chains(report) },
         "findings": report.findings,
     })
 }
@@ -172,8 +176,12 @@ fn summary(report: &Report) -> String {
                 finding.layer == layer && finding.shuts_gate() && finding.outcome != Outcome::Skipped
             });
             let id = first.map_or("", |finding| finding.id.as_str());
+            let mut follows = lines(&chains(report)).join("\n");
+            if !follows.is_empty() {
+                follows.push('\n');
+            }
             format!(
-                "{subject}: not ready, the layer to blame is `{}` ({counts})\nstart with {id}: `bedplate explain {id}`\n",
+                "{subject}: not ready, the layer to blame is `{}` ({counts})\n{follows}start with {id}: `bedplate explain {id}`\n",
                 command(layer)
             )
         }
@@ -262,6 +270,21 @@ mod tests {
         assert_eq!(text.matches("next: do this").count(), 1, "{text}");
         assert!(text.contains("the layer to blame is `doctor`"), "{text}");
         assert!(text.contains("start with gpu.pci"), "{text}");
+    }
+
+    #[test]
+    fn a_chain_is_one_cause_with_what_follows() {
+        let text = anstream::adapter::strip_str(&table(&report(), false)).to_string();
+        assert!(text.contains("\ngpu.pci failed, and so: docker.daemon\nstart with gpu.pci"), "{text}");
+        let json = json(&report());
+        let causes = json["diagnosis"]["causes"].as_array().unwrap();
+        assert_eq!(causes.len(), 1);
+        assert_eq!((&causes[0]["id"], &causes[0]["next"]), (&"gpu.pci".into(), &"do this".into()));
+        assert_eq!(causes[0]["consequences"][0]["id"], "docker.daemon");
+        // With nothing to mend nothing is said.
+        let fine = Report { findings: report().findings[..1].to_vec(), ..report() };
+        assert_eq!(super::json(&fine)["diagnosis"]["causes"], serde_json::json!([]));
+        assert!(!table(&fine, false).contains("and so"), "{}", table(&fine, false));
     }
 
     #[test]

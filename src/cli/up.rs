@@ -118,7 +118,8 @@ pub async fn bring_up(
     }
     let done = deploy::up(with, wanted, options).await?;
     say_changes(context, name, &done);
-    finish(context, &held, deployment, &decision, below, &done)
+    let seen = seen_after(context, &held, deployment, &sources, &done).await?;
+    finish(context, &held, deployment, &decision, below, &done, &seen)
 }
 
 /// What the gate says, and the report of the layers below it: made now where the kept one is not fresh.
@@ -227,6 +228,21 @@ fn say_changes(context: &Context, name: &str, done: &Done) {
     }
 }
 
+/// The host after a start that went wrong, for telling causes apart; after one that went well nothing is looked at.
+async fn seen_after(
+    context: &Context,
+    held: &Held,
+    deployment: &Deployment,
+    sources: &facts::Sources,
+    done: &Done,
+) -> Result<facts::Facts> {
+    if matches!(done.ended, Ended::NotWaited | Ended::Serving) {
+        return Ok(facts::Facts::default());
+    }
+    let subject = held.subject(context, Some(deployment))?;
+    Ok(facts::gather(&subject.wanted, sources).await)
+}
+
 fn finish(
     context: &Context,
     held: &Held,
@@ -234,6 +250,7 @@ fn finish(
     decision: &Decision,
     below: Report,
     done: &Done,
+    seen: &facts::Facts,
 ) -> Result<u8> {
     if matches!(done.ended, Ended::NotWaited) {
         if context.ui.format == Format::Json {
@@ -252,7 +269,7 @@ fn finish(
     subject.observed = Some(&done.observed);
     let ids: Vec<&str> =
         check::registry().iter().filter(|check| check.layer == Layer::Up).map(|check| check.id).collect();
-    let up = check::judge_only(&ids, &subject, &facts::Facts::default());
+    let up = check::judge_only(&ids, &subject, seen);
     let mut found = below;
     found.findings.extend(up.findings);
     let code = if context.ui.format == Format::Text && context.ui.verbose == 0 {

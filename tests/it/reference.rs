@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::Path};
 
 use bedplate::{
     check::{
-        self,
+        self, diagnosis,
         report::{Layer, Weight},
     },
     cli::args::Cli,
@@ -163,13 +163,13 @@ fn the_commands() {
     same("cli.md", &out);
 }
 
-/// The rows of the tables that try every check from facts: id, outcome.
-fn tried() -> Vec<(String, String)> {
+/// The rows of the tables that try every check (`Case(`) or every symptom (`Row(`) from facts: id, outcome.
+fn tried(marker: &str) -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/check/tests");
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-        for row in text.split("Case(").skip(1) {
+        for row in text.split(marker).skip(1) {
             let mut words = row.split(',').map(str::trim);
             let id = words.next().and_then(|word| word.strip_prefix('"')?.strip_suffix('"'));
             if let (Some(id), Some(outcome)) = (id, words.next()) {
@@ -182,19 +182,14 @@ fn tried() -> Vec<(String, String)> {
 
 /// One table of all checks, with how often each outcome is tried.
 fn overview(out: &mut String) {
-    let rows = tried();
+    let rows = tried("Case(");
     out.push_str(
         "\nHow often each is tried from facts (`src/check/tests`): beside these each passes on a healthy host, passes again \
          when\nrepaired, and with nothing seen none passes.\n\n\
          | check | layer | weight | fails or warns | unknown | n/a | also passes |\n|---|---|---|---|---|---|---|\n",
     );
     for check in check::registry() {
-        let layer = match check.layer {
-            Layer::Doctor => "doctor",
-            Layer::Toolkit => "toolkit",
-            Layer::Runtime => "runtime",
-            Layer::Up => "up",
-        };
+        let layer = layer_name(check.layer);
         let weight = if check.weight == Weight::Required { "required" } else { "advisory" };
         let number = |outcomes: &[&str]| {
             rows.iter().filter(|(id, outcome)| id == check.id && outcomes.contains(&outcome.as_str())).count()
@@ -209,6 +204,57 @@ fn overview(out: &mut String) {
             number(&["NotApplicable"]),
             number(&["Pass"])
         );
+    }
+}
+
+/// One table of all symptoms, with how often each cause is decided from facts; then what each stands for.
+fn symptoms(out: &mut String) {
+    let rows = tried("Row(");
+    out.push_str("\n## Diagnosis\n\n");
+    wrap(
+        out,
+        "",
+        "",
+        "What the last lines of a container, or its exit code, stand for: `bedplate explain ID`. A cause is named only \
+         where evidence for it was seen; else those that remain are, with what would decide. How often each is tried \
+         from facts, beside the repair:",
+    );
+    out.push_str("\n| symptom | causes | decided | undecided | all ruled out |\n|---|---|---|---|---|\n");
+    for symptom in diagnosis::symptoms() {
+        let number = |outcome: &str| {
+            rows.iter().filter(|(id, expects)| id == symptom.id && expects.starts_with(outcome)).count()
+        };
+        let (decided, undecided) = (number("Decided"), number("Undecided"));
+        assert!(decided >= symptom.causes.len() && undecided > 0, "{} is not tried", symptom.id);
+        let _ = writeln!(
+            out,
+            "| [`{}`](#{}) | {} | {decided} | {undecided} | {} |",
+            symptom.id,
+            symptom.id.replace('.', ""),
+            symptom.causes.len(),
+            number("RuledOut")
+        );
+    }
+    for symptom in diagnosis::symptoms() {
+        let _ = writeln!(out, "\n### {}\n\n{}", symptom.id, symptom.looks);
+        for cause in symptom.causes {
+            out.push('\n');
+            wrap(out, "- ", "  ", &format!("{}.", cause.means));
+            for (title, text) in [("Decides", cause.decides), ("Mend", cause.fix)] {
+                wrap(out, &format!("  - {title}: "), "    ", &format!("{text}."));
+            }
+            let _ =
+                writeln!(out, "  - Layer `{}`; repair: {}.", layer_name(cause.layer), cause.repair.words());
+        }
+    }
+}
+
+fn layer_name(layer: Layer) -> &'static str {
+    match layer {
+        Layer::Doctor => "doctor",
+        Layer::Toolkit => "toolkit",
+        Layer::Runtime => "runtime",
+        Layer::Up => "up",
     }
 }
 
@@ -247,6 +293,7 @@ fn the_checks() {
             }
         }
     }
+    symptoms(&mut out);
     out.push_str("\n## Not built yet\n\nIn the catalogue, and with a later version:\n");
     let later: Vec<String> = check::LATER.iter().map(|id| format!("`{id}`")).collect();
     wrap(&mut out, "", "", &format!("{}.", later.join(", ")));

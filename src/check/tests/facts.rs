@@ -357,7 +357,7 @@ fn healthy() -> Facts {
         health: (0..8).map(|index| (index, Known::Ok(health(index)))).collect(),
         nodes: Known::Ok(nodes(8)),
         fabric: Known::Ok(fabric()),
-        kernel_log: Known::Ok(KernelLog { reach: 90_000, whole: true, xids: Vec::new() }),
+        kernel_log: Known::Ok(KernelLog { reach: 90_000, whole: true, xids: Vec::new(), kills: Vec::new() }),
         at: Known::Ok("2026-11-26T12:00:00Z".parse().unwrap()),
         paths: keyed([
             ("/data/minerhome", shut(0o700, true)),

@@ -12,7 +12,7 @@ use crate::{check::named_xid, host::facts::*, profile::deployment::GpuIds};
 use Outcome::{Fail, NotApplicable, Pass, Skipped, Unknown, Warn};
 
 /// Changes how GPU 3 is.
-fn third(w: &mut World, change: impl FnOnce(&mut Health)) {
+pub(super) fn third(w: &mut World, change: impl FnOnce(&mut Health)) {
     if let Some(Known::Ok(health)) = w.facts.health.get_mut(&3) {
         change(health);
     }
@@ -27,12 +27,12 @@ fn all(w: &mut World, change: impl Fn(&mut Health)) {
     }
 }
 
-fn nodes_of(w: &mut World) -> &mut DeviceNodes {
+pub(super) fn nodes_of(w: &mut World) -> &mut DeviceNodes {
     let Known::Ok(nodes) = &mut w.facts.nodes else { panic!("no nodes") };
     nodes
 }
 
-fn manager(w: &mut World) -> &mut FabricManager {
+pub(super) fn manager(w: &mut World) -> &mut FabricManager {
     let Known::Ok(manager) = &mut w.facts.fabric else { panic!("no manager") };
     manager
 }
@@ -42,12 +42,12 @@ fn bound(w: &mut World, driver: &str) {
     devices[3].driver = Some(driver.to_owned());
 }
 
-fn load(w: &mut World, version: &str) {
+pub(super) fn load(w: &mut World, version: &str) {
     let Known::Ok(module) = &mut w.facts.module else { panic!("no module") };
     module.loaded = Some(version.to_owned());
 }
 
-fn logged(w: &mut World, code: u32, ago: u64, says: &str) {
+pub(super) fn logged(w: &mut World, code: u32, ago: u64, says: &str) {
     let Known::Ok(log) = &mut w.facts.kernel_log else { panic!("no log") };
     log.xids.push(Xid {
         code,
@@ -59,7 +59,7 @@ fn logged(w: &mut World, code: u32, ago: u64, says: &str) {
     });
 }
 
-fn fabric_of(w: &mut World, state: FabricState, status: Option<&str>, complaint: Option<&str>) {
+pub(super) fn fabric_of(w: &mut World, state: FabricState, status: Option<&str>, complaint: Option<&str>) {
     third(w, |gpu| {
         gpu.fabric = Reading::Value(Fabric {
             state,
@@ -216,7 +216,7 @@ pub(super) const CASES: &[Case] = &[
     Case("gpu.xid", Unknown, "permission", |w| w.facts.kernel_log = Known::unknown("permission")),
     Case("gpu.xid", Unknown, "is empty", |w| w.facts.kernel_log = Known::Ok(KernelLog::default())),
     Case("gpu.xid", Pass, "of the last 60 min", |w| {
-        let log = KernelLog { reach: 3600, whole: false, xids: Vec::new() };
+        let log = KernelLog { reach: 3600, whole: false, xids: Vec::new(), kills: Vec::new() };
         w.facts.kernel_log = Known::Ok(log);
     }),
     Case("gpu.link", Warn, "the link of GPU 3 has 8 of 16 lanes", |w| {
@@ -313,7 +313,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Faults, and the check that must be named first.
-const FAULTS: &[(&str, Change)] = &[
+pub(super) const FAULTS: &[(&str, Change)] = &[
     ("gpu.pci", |w| w.facts.pci = Known::Ok(pci(7))),
     ("gpu.nouveau", |w| {
         bound(w, "nouveau");

@@ -1,5 +1,6 @@
 //! Every check from facts: healthy, broken, unseen, repaired; and the rules around them.
 
+mod chains;
 mod facts;
 mod gating;
 mod gpu;
@@ -8,6 +9,8 @@ mod recorded;
 mod rules;
 #[macro_use]
 mod table;
+mod symptoms;
+mod symptoms_data;
 mod table_host;
 mod table_smoke;
 

@@ -33,21 +33,21 @@ fn away() -> Known<Docker> {
     Known::Ok(Docker::Away(Away { why: "no socket".to_owned(), next: Some("install it".to_owned()) }))
 }
 
-fn engine_of(world: &mut World) -> &mut Engine {
+pub(super) fn engine_of(world: &mut World) -> &mut Engine {
     match &mut world.facts.docker {
         Known::Ok(Docker::Answers(engine)) => engine,
         _ => panic!("no engine"),
     }
 }
 
-fn spec_of(world: &mut World) -> &mut CdiSpec {
+pub(super) fn spec_of(world: &mut World) -> &mut CdiSpec {
     match &mut world.facts.cdi {
         Known::Ok(specs) => &mut specs[0],
         Known::Unknown { .. } => panic!("no specification"),
     }
 }
 
-fn listen(world: &mut World, address: Ipv4Addr, port: u16, process: &str) {
+pub(super) fn listen(world: &mut World, address: Ipv4Addr, port: u16, process: &str) {
     let Known::Ok(listeners) = &mut world.facts.listeners else { panic!("no listeners") };
     listeners.push(Listener {
         protocol: "tcp".to_owned(),
@@ -66,7 +66,7 @@ fn contain(world: &mut World, deployment: &str, port: u16) {
     }]);
 }
 
-fn hub(world: &mut World, answer: Known<Hub>) {
+pub(super) fn hub(world: &mut World, answer: Known<Hub>) {
     let model = world.facts.models.get_mut("qwen72b").unwrap();
     model.local = Known::Ok(None);
     model.hub = answer;
@@ -79,7 +79,7 @@ fn image_of<'w>(world: &'w mut World, name: &str) -> &'w mut Image {
     }
 }
 
-fn exit(world: &mut World, code: i64, line: &str) {
+pub(super) fn exit(world: &mut World, code: i64, line: &str) {
     world.observed.as_mut().unwrap().services[0].state = Known::Ok(ContainerState {
         exit_code: Some(code),
         last_lines: if line.is_empty() { Vec::new() } else { vec![line.to_owned()] },
@@ -426,12 +426,18 @@ const CASES: &[Case] = &[
     }),
     Case("up.readiness", Unknown, "nobody asked", |w| w.gate = None),
     Case("up.started", Fail, "exited with 1: boom", |w| exit(w, 1, "boom")),
-    Case("up.started", Fail, "out of memory", |w| exit(w, 137, "")),
+    Case("up.started", Fail, "something else sent it SIGKILL", |w| exit(w, 137, "")),
     Case("up.started", Fail, "to blame: the host", |w| {
-        exit(w, 1, "Failed to initialize NVML: Driver/library version mismatch")
+        exit(w, 1, "Failed to initialize NVML: Driver/library version mismatch");
+        w.facts.user_space = Known::Ok(Some("580.200.01".into()));
     }),
     Case("up.started", Fail, "to blame: GPU access", |w| {
-        exit(w, 128, "could not select device driver \"\" with capabilities: [[gpu]]")
+        exit(w, 128, "could not select device driver \"cdi\" with capabilities: [[gpu]]");
+        engine_of(w).cdi = Some(false);
+    }),
+    // What facts rule out is not said.
+    Case("up.started", Fail, "none of its known causes holds", |w| {
+        exit(w, 128, "could not select device driver \"cdi\" with capabilities: [[gpu]]")
     }),
     Case("up.started", Unknown, "not started", |w| w.observed = None),
     Case("up.started", Unknown, "nothing was looked at", |w| {
@@ -440,7 +446,7 @@ const CASES: &[Case] = &[
     Case("up.serving", Fail, "/health says 503", |w| serving(w, 503, MODEL, "")),
     Case("up.serving", Fail, "it serves other", |w| serving(w, 200, "other", "")),
     Case("up.serving", Fail, "still fetching", |w| serving(w, 503, MODEL, "Downloading shards: 40%")),
-    Case("up.serving", Fail, "memory does not hold", |w| {
+    Case("up.serving", Fail, "which is not decided", |w| {
         serving(w, 503, MODEL, "torch.OutOfMemoryError: CUDA out of memory.")
     }),
     Case("up.serving", Unknown, "nothing was looked at", |w| {

@@ -20,6 +20,19 @@ pub struct KernelLog {
     pub whole: bool,
     /// Errors, oldest first; those of one kind and device are one.
     pub xids: Vec<Xid>,
+    /// Processes that were killed for memory, oldest first.
+    pub kills: Vec<Kill>,
+}
+
+/// A process that the kernel killed for memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kill {
+    /// A limit of a control group was reached; else the host had no memory left.
+    pub limit: bool,
+    /// The program's name.
+    pub program: String,
+    /// How long it is ago, in seconds.
+    pub ago: u64,
 }
 
 /// An error that NVIDIA's driver reported.
@@ -72,11 +85,27 @@ fn of(records: &[Record], uptime: u64) -> KernelLog {
     }
     let mut xids: Vec<Xid> = found.into_values().collect();
     xids.sort_by_key(|xid| std::cmp::Reverse(xid.ago));
+    let kills = records.iter().filter_map(|record| {
+        let (limit, program) = kill(&record.text)?;
+        Some(Kill { limit, program: program.chars().take(LONGEST).collect(), ago: ago(record) })
+    });
     KernelLog {
+        kills: kills.collect(),
         reach: records.first().map_or(0, ago),
         whole: records.first().is_some_and(|first| first.sequence == 0),
         xids,
     }
+}
+
+/// `Out of memory: Killed process 812 (python3) …`, or with `Memory cgroup out of memory` where a limit was reached
+/// (Linux, `mm/oom_kill.c`, `__oom_kill_process`).
+fn kill(text: &str) -> Option<(bool, &str)> {
+    let (limit, rest) = match text.strip_prefix("Memory cgroup out of memory: ") {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix("Out of memory: ")?),
+    };
+    let rest = rest.strip_prefix("Killed process ")?;
+    Some((limit, rest.split_once('(')?.1.split_once(')')?.0))
 }
 
 /// `NVRM: Xid (PCI:0000:c6:00): 79, …` of a GPU, `nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 19084, …` of a switch.
@@ -133,6 +162,26 @@ mod tests {
         ] {
             assert_eq!(parse(line), wanted, "{line}");
         }
+    }
+
+    #[test]
+    fn a_limit_is_told_from_a_host_without_memory() {
+        for (line, wanted) in [
+            (
+                "Out of memory: Killed process 812 (python3) total-vm:9kB, anon-rss:8kB, UID:0",
+                Some((false, "python3")),
+            ),
+            (
+                "Memory cgroup out of memory: Killed process 9 (VLLM::Worker) total-vm:9kB",
+                Some((true, "VLLM::Worker")),
+            ),
+            ("Out of memory: Killed process 812", None),
+            ("oom_reaper: reaped process 812 (python3), now anon-rss:0kB", None),
+        ] {
+            assert_eq!(kill(line), wanted, "{line}");
+        }
+        let log = of(&[record(0, 5, "Out of memory: Killed process 812 (python3) x")], 100);
+        assert_eq!(log.kills, [Kill { limit: false, program: "python3".to_owned(), ago: 95 }]);
     }
 
     #[test]

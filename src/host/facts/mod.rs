@@ -42,7 +42,7 @@ pub use self::{
     engine_details::{EngineDetails, LIVE_RESTORE},
     fabric::FabricManager,
     gather::{Sources, gather},
-    kernel_log::{KernelLog, Xid},
+    kernel_log::{KernelLog, Kill, Xid},
     leaks::{Leak, Leaks},
     limits::Limits,
     nodes::{DeviceNodes, Node},

@@ -132,6 +132,17 @@ pub fn driver_wanted(cuda: &str) -> Option<&'static str> {
     tables::tables().wanted_text(Version::parse(cuda)?.major_minor())
 }
 
+/// The lowest driver for the minor version compatibility of the image's CUDA release, as the table writes it: CUDA 12.8
+/// → `525.60.13`. `None` where the image names no release, or the table has no floor for it.
+pub fn floor(facts: &ImageFacts) -> Option<&'static str> {
+    tables::tables().floor_text(release(facts).ok()?.0)
+}
+
+/// The driver the image's CUDA release wants for its full feature level, as [`driver_wanted`] of it.
+pub fn full_level(facts: &ImageFacts) -> Option<&'static str> {
+    tables::tables().wanted_text(release(facts).ok()?)
+}
+
 fn said(outcome: VerdictOutcome, because: impl Into<String>) -> Verdict {
     Verdict { outcome, because: because.into() }
 }

@@ -183,6 +183,23 @@ fn every_check_explains_itself() {
 }
 
 #[test]
+fn every_symptom_explains_itself() {
+    let place = Place::new();
+    let list = place.run(["explain"]);
+    for symptom in bedplate::check::diagnosis::symptoms() {
+        list.exits(0).prints(symptom.id);
+        let ran = place.run(["explain", symptom.id]);
+        ran.exits(0).prints(symptom.looks);
+        let json = place.run(["explain", symptom.id, "--format", "json"]).exits(0).json();
+        for (cause, shown) in symptom.causes.iter().zip(json["causes"].as_array().unwrap()) {
+            ran.prints(cause.means).prints(cause.decides).prints(cause.fix);
+            assert_eq!(shown["means"], cause.means);
+            assert!(shown["repair"].is_string() && shown["layer"].is_string(), "{shown}");
+        }
+    }
+}
+
+#[test]
 fn quiet_is_quiet() {
     let place = Place::with("", "");
     let ran = place.run(["lock", "p", "-q"]);

@@ -87,6 +87,7 @@ fn what_can_be_updated_is_named() {
 fn things_that_are_not_there() {
     let place = Place::with("", "");
     place.refuses(["explain", "gpu.pcie"], 2, &["no check `gpu.pcie`"], "gpu.pci");
+    place.refuses(["explain", "symptom.cuda-80"], 2, &["no symptom `symptom.cuda-80`"], "symptom.cuda-80");
     place.refuses(["render", "-f", "no.yaml"], 2, &["no.yaml` does not exist"], "check the spelling");
     place.refuses(["provision", "p", "--root", "none"], 2, &["none` does not exist"], "mkdir -p");
     place.refuses(["provision", "p", "--root", "profiles/p.toml"], 2, &["is not a directory"], "directory");
