@@ -186,9 +186,9 @@ const REST: &[Check] = &[
         Layer::Doctor,
         fit::fit,
         [
-            "`tensor_parallel` and `gpu_ids` against the GPUs; attention heads and weights where the model is on the host",
+            "`tensor_parallel` and `gpu_ids` against the GPUs; heads, layers, weights and the cache of one sequence of `max_model_len` tokens against their memory, from the model's `config.json` and index, on the host or on the hub",
             "an engine that does not fit says so only after it loaded for minutes",
-            "choose a `tensor_parallel` that fits, or GPUs that exist",
+            "write the `tensor_parallel` or `max_model_len` that the finding names, or take GPUs that exist",
         ],
     ),
     check(

@@ -1,6 +1,7 @@
 //! Every check from facts: healthy, broken, unseen, repaired; and the rules around them.
 
 mod facts;
+mod fit;
 mod gating;
 mod gpu;
 mod healthy;

@@ -18,13 +18,14 @@ use tokio::{
 use super::{
     basics::{self, known, one_line},
     cdi,
-    data::{Facts, Hub, Known, Listener, LocalModel, Nvml, Resolution, SecretState},
+    data::{Facts, Hub, Known, Listener, LocalModel, Model, Nvml, Resolution, SecretState},
     docker::{self, FromDocker},
     fabric, gpu, hub, kernel_log, model, nodes,
     rest::Rest,
+    shape::Shape,
     tree::Tree,
     volume,
-    wanted::{ModelAt, Wanted},
+    wanted::{ModelAt, Wanted, WantedDeployment},
 };
 use crate::{
     error::Result,
@@ -157,7 +158,7 @@ fn give_up<T>(
 #[derive(Default)]
 struct FromTree {
     facts: Facts,
-    local: BTreeMap<String, Known<Option<LocalModel>>>,
+    local: BTreeMap<String, Known<Option<model::Found>>>,
 }
 
 /// Gathers what is wanted.
@@ -245,8 +246,8 @@ async fn everything(wanted: &Wanted, sources: &Sources) -> Facts {
     facts.engine = daemon.details;
     rest.into(&mut facts);
     for deployment in &wanted.deployments {
-        let local = local.get(&deployment.name).cloned().unwrap_or_default();
-        facts.models.entry(deployment.name.clone()).or_default().local = local;
+        let found = local.get(&deployment.name).cloned().unwrap_or_default();
+        *facts.models.entry(deployment.name.clone()).or_default() = on_host(found);
     }
     let (nodes, health) = tokio::join!(
         // NVML, asked by root, makes nodes that are missing: what is missing now stays so.
@@ -301,24 +302,63 @@ async fn second(wanted: &Wanted, sources: &Sources, tree: &Tree, facts: &mut Fac
     let hubs = futures_util::future::join_all(wanted.deployments.iter().map(async |deployment| {
         let model = facts.models.get(&deployment.name);
         let here = model.and_then(|model| model.local.ok()).is_some_and(|local| complete(local.as_ref()));
-        if deployment.model_at != ModelAt::Hub || (here && !wanted.hf_token) {
-            return (deployment.name.clone(), Known::unknown("nothing must be asked of the hub"));
-        }
-        (
-            deployment.name.clone(),
-            ask_hub(sources, tree, &wanted.hub, &deployment.model, &deployment.hf_token).await,
-        )
+        let said = if deployment.model_at != ModelAt::Hub || (here && !wanted.hf_token) {
+            Said { hub: Known::unknown("nothing must be asked of the hub"), described: None }
+        } else {
+            ask_hub(sources, tree, wanted, deployment, !here).await
+        };
+        (deployment.name.clone(), said)
     }));
-    let (space, names, hubs): (_, _, Vec<(String, Known<Hub>)>) = tokio::join!(space, names, hubs);
+    let (space, names, hubs): (_, _, Vec<(String, Said)>) = tokio::join!(space, names, hubs);
     // Where nothing came back, no path has an entry: nobody looked.
     (facts.space, facts.volumes) = match space {
         Known::Ok(both) => both,
         Known::Unknown { .. } => Default::default(),
     };
     facts.names = names.into_iter().collect();
-    for (name, hub) in hubs {
-        facts.models.entry(name).or_default().hub = hub;
+    for (name, said) in hubs {
+        let model = facts.models.entry(name).or_default();
+        model.hub = said.hub;
+        // What lies on the host is what the engine will load.
+        if let Some((shape, weights)) = said.described {
+            if model.shape.ok().is_none() {
+                model.shape = shape;
+            }
+            if model.weights.ok().is_none() {
+                model.weights = weights;
+            }
+        }
     }
+}
+
+/// What is known of a model from the host alone.
+fn on_host(found: Known<Option<model::Found>>) -> Model {
+    match found {
+        Known::Ok(Some(found)) => Model {
+            local: Known::Ok(Some(found.local)),
+            shape: found.shape,
+            weights: found.weights,
+            ..Model::default()
+        },
+        Known::Ok(None) => Model {
+            local: Known::Ok(None),
+            shape: Known::unknown("the model is not on the host"),
+            weights: Known::unknown("the model is not on the host"),
+            ..Model::default()
+        },
+        Known::Unknown { why } => Model {
+            local: Known::unknown(&*why),
+            shape: Known::unknown(&*why),
+            weights: Known::unknown(why),
+            ..Model::default()
+        },
+    }
+}
+
+/// What the hub says of a model: whether it may be fetched, and where that was asked what it is.
+struct Said {
+    hub: Known<Hub>,
+    described: Option<(Known<Shape>, Known<u64>)>,
 }
 
 fn complete(local: Option<&LocalModel>) -> bool {
@@ -337,21 +377,37 @@ fn names(wanted: &Wanted, facts: &Facts) -> BTreeSet<String> {
     names
 }
 
-async fn ask_hub(sources: &Sources, tree: &Tree, hub: &str, model: &str, secret: &str) -> Known<Hub> {
-    let token = match sources.tokens.get(secret) {
+/// `describe`: its size and shape are not known from the host. They are only wanted where there are GPUs.
+async fn ask_hub(
+    sources: &Sources,
+    tree: &Tree,
+    wanted: &Wanted,
+    deployment: &WantedDeployment,
+    describe: bool,
+) -> Said {
+    let (endpoint, model) = (&wanted.hub, &deployment.model);
+    let token = match sources.tokens.get(&deployment.hf_token) {
         Some(token) => Some(token.clone()),
-        None => token_on_host(tree, &sources.secrets_dir, secret),
+        None => token_on_host(tree, &sources.secrets_dir, &deployment.hf_token),
     };
-    let asked = async {
-        let client = hub::client(sources.network_limit)?;
-        hub::ask(&client, hub, model, token.as_ref()).await
+    let late = format!("the hub did not answer within {} s", sources.network_limit.as_secs_f32());
+    let client = match hub::client(sources.network_limit) {
+        Ok(client) => client,
+        Err(error) => return Said { hub: Known::unknown(one_line(&error)), described: None },
     };
-    match timeout(sources.network_limit, asked).await {
-        Ok(answer) => known(answer),
-        Err(_) => {
-            Known::unknown(format!("the hub did not answer within {} s", sources.network_limit.as_secs_f32()))
-        }
+    let asked = timeout(sources.network_limit, hub::ask(&client, endpoint, model, token.as_ref())).await;
+    let answer = match asked {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return Said { hub: Known::unknown(one_line(&error)), described: None },
+        Err(_) => return Said { hub: Known::unknown(late), described: None },
+    };
+    let mut described = None;
+    if describe && wanted.gpus && matches!(answer.hub, Hub::Allowed { .. }) {
+        let look = hub::describe(&client, endpoint, model, token.as_ref(), &answer);
+        let found = timeout(sources.network_limit, look).await;
+        described = Some(found.unwrap_or_else(|_| (Known::unknown(&*late), Known::unknown(&*late))));
     }
+    Said { hub: Known::Ok(answer.hub), described }
 }
 
 /// A token that was handed to this host.

@@ -24,6 +24,7 @@ mod of;
 mod processes;
 pub mod record;
 mod rest;
+mod shape;
 mod stamp;
 mod tree;
 mod upgrades;
@@ -44,6 +45,7 @@ pub use self::{
     leaks::{Leak, Leaks},
     limits::Limits,
     nodes::{DeviceNodes, Node},
+    shape::{Kept, Shape},
     stamp::stamp,
     upgrades::{Upgrades, VendorToolkit},
     volume::Volume,
