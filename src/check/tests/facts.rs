@@ -369,6 +369,8 @@ fn healthy() -> Facts {
             ("/run/bedplate/secrets", shut(0o700, true)),
             ("/run/bedplate/secrets/HF_TOKEN", shut(0o400, false)),
         ]),
+        parents: keyed(["/", "/data", "/run", "/run/bedplate"].map(|path| (path, shut(0o755, true)))),
+        published: Known::Ok(Vec::new()),
         secrets: keyed([
             ("HF_TOKEN", present()),
             ("VLLM_KEY", present()),

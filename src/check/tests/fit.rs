@@ -90,7 +90,7 @@ pub(super) const CASES: &[Case] = &[
     }),
     Case("deploy.fit", Unknown, "are not whole", |w| model(w).weights = Known::unknown("they are not whole")),
     Case("deploy.fit", Unknown, "`--cpu-offload-gb` in `extra_args`", |w| {
-        args(w, &["--cpu-offload-gb", "9"])
+        args(w, &["--cpu-offload-gb", "9"]);
     }),
     Case("deploy.fit", Unknown, "GPU 0 is divided", |w| {
         if let Known::Ok(Nvml::Answers(gpus)) = &mut w.facts.nvml {

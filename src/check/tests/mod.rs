@@ -1,5 +1,6 @@
 //! Every check from facts: healthy, broken, unseen, repaired; and the rules around them.
 
+mod exposed;
 mod facts;
 mod fit;
 mod gating;

@@ -24,7 +24,12 @@ pub(super) struct Case(
 
 /// Every row, of this file and its neighbours.
 pub(super) fn cases() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().chain(super::table_host::CASES).chain(super::gpu::CASES).chain(super::fit::CASES)
+    CASES
+        .iter()
+        .chain(super::table_host::CASES)
+        .chain(super::gpu::CASES)
+        .chain(super::fit::CASES)
+        .chain(super::exposed::CASES)
 }
 
 use Outcome::{Fail, NotApplicable, Pass, Unknown, Warn};

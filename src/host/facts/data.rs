@@ -13,6 +13,7 @@ use super::{
     engine_details::EngineDetails,
     leaks::Leaks,
     limits::Limits,
+    published::PublishedContainer,
     shape::Shape,
     upgrades::{Upgrades, VendorToolkit},
     volume::Volume,
@@ -108,6 +109,8 @@ pub struct Facts {
     pub at: Known<jiff::Timestamp>,
     /// Modes, owners and links of directories and files that must be shut, by path.
     pub paths: BTreeMap<String, Known<PathState>>,
+    /// Modes, owners and links of the directories above those, by path.
+    pub parents: BTreeMap<String, Known<PathState>>,
     /// Whether each secret resolves to something, by name. Never a value.
     pub secrets: BTreeMap<String, Known<SecretState>>,
     /// Docker's client configuration, which may hold registry credentials.
@@ -120,6 +123,8 @@ pub struct Facts {
     pub images: BTreeMap<String, Known<Option<Image>>>,
     /// Containers that bedplate made.
     pub containers: Known<Vec<Container>>,
+    /// Every container that runs, and what it publishes.
+    pub published: Known<Vec<PublishedContainer>>,
     /// Container Device Interface specifications.
     pub cdi: Known<Vec<CdiSpec>>,
     /// Model caches, by path.

@@ -18,14 +18,15 @@ use tokio::{
 use super::{
     basics::{self, known, one_line},
     cdi,
-    data::{Facts, Hub, Known, Listener, LocalModel, Model, Nvml, Resolution, SecretState},
+    data::{Facts, Known, Listener, Nvml, Resolution, SecretState},
     docker::{self, FromDocker},
-    fabric, gpu, hub, kernel_log, model, nodes,
+    fabric, gpu, kernel_log, model,
+    models::{self, Said, complete},
+    nodes,
     rest::Rest,
-    shape::Shape,
     tree::Tree,
     volume,
-    wanted::{ModelAt, Wanted, WantedDeployment},
+    wanted::{ModelAt, Wanted},
 };
 use crate::{
     error::Result,
@@ -215,6 +216,7 @@ async fn everything(wanted: &Wanted, sources: &Sources) -> Facts {
                 daemon: Known::unknown(&*why),
                 images: wanted.images.keys().map(|name| (name.clone(), Known::unknown(&*why))).collect(),
                 details: Known::unknown(&*why),
+                published: Known::unknown(&*why),
                 containers: Known::unknown(why),
             }
         })
@@ -243,11 +245,12 @@ async fn everything(wanted: &Wanted, sources: &Sources) -> Facts {
     facts.docker = daemon.daemon;
     facts.images = daemon.images;
     facts.containers = daemon.containers;
+    facts.published = daemon.published;
     facts.engine = daemon.details;
     rest.into(&mut facts);
     for deployment in &wanted.deployments {
         let found = local.get(&deployment.name).cloned().unwrap_or_default();
-        *facts.models.entry(deployment.name.clone()).or_default() = on_host(found);
+        *facts.models.entry(deployment.name.clone()).or_default() = models::on_host(found);
     }
     let (nodes, health) = tokio::join!(
         // NVML, asked by root, makes nodes that are missing: what is missing now stays so.
@@ -305,7 +308,7 @@ async fn second(wanted: &Wanted, sources: &Sources, tree: &Tree, facts: &mut Fac
         let said = if deployment.model_at != ModelAt::Hub || (here && !wanted.hf_token) {
             Said { hub: Known::unknown("nothing must be asked of the hub"), described: None }
         } else {
-            ask_hub(sources, tree, wanted, deployment, !here).await
+            models::ask_hub(sources, tree, wanted, deployment, !here).await
         };
         (deployment.name.clone(), said)
     }));
@@ -331,40 +334,6 @@ async fn second(wanted: &Wanted, sources: &Sources, tree: &Tree, facts: &mut Fac
     }
 }
 
-/// What is known of a model from the host alone.
-fn on_host(found: Known<Option<model::Found>>) -> Model {
-    match found {
-        Known::Ok(Some(found)) => Model {
-            local: Known::Ok(Some(found.local)),
-            shape: found.shape,
-            weights: found.weights,
-            ..Model::default()
-        },
-        Known::Ok(None) => Model {
-            local: Known::Ok(None),
-            shape: Known::unknown("the model is not on the host"),
-            weights: Known::unknown("the model is not on the host"),
-            ..Model::default()
-        },
-        Known::Unknown { why } => Model {
-            local: Known::unknown(&*why),
-            shape: Known::unknown(&*why),
-            weights: Known::unknown(why),
-            ..Model::default()
-        },
-    }
-}
-
-/// What the hub says of a model: whether it may be fetched, and where that was asked what it is.
-struct Said {
-    hub: Known<Hub>,
-    described: Option<(Known<Shape>, Known<u64>)>,
-}
-
-fn complete(local: Option<&LocalModel>) -> bool {
-    local.is_some_and(|local| local.complete)
-}
-
 /// Names that must resolve: registries of images that are not here, the hub where a model is not.
 fn names(wanted: &Wanted, facts: &Facts) -> BTreeSet<String> {
     let mut names = wanted.names.clone();
@@ -377,56 +346,13 @@ fn names(wanted: &Wanted, facts: &Facts) -> BTreeSet<String> {
     names
 }
 
-/// `describe`: its size and shape are not known from the host. They are only wanted where there are GPUs.
-async fn ask_hub(
-    sources: &Sources,
-    tree: &Tree,
-    wanted: &Wanted,
-    deployment: &WantedDeployment,
-    describe: bool,
-) -> Said {
-    let (endpoint, model) = (&wanted.hub, &deployment.model);
-    let token = match sources.tokens.get(&deployment.hf_token) {
-        Some(token) => Some(token.clone()),
-        None => token_on_host(tree, &sources.secrets_dir, &deployment.hf_token),
-    };
-    let late = format!("the hub did not answer within {} s", sources.network_limit.as_secs_f32());
-    let client = match hub::client(sources.network_limit) {
-        Ok(client) => client,
-        Err(error) => return Said { hub: Known::unknown(one_line(&error)), described: None },
-    };
-    let asked = timeout(sources.network_limit, hub::ask(&client, endpoint, model, token.as_ref())).await;
-    let answer = match asked {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return Said { hub: Known::unknown(one_line(&error)), described: None },
-        Err(_) => return Said { hub: Known::unknown(late), described: None },
-    };
-    let mut described = None;
-    if describe && wanted.gpus && matches!(answer.hub, Hub::Allowed { .. }) {
-        let look = hub::describe(&client, endpoint, model, token.as_ref(), &answer);
-        let found = timeout(sources.network_limit, look).await;
-        described = Some(found.unwrap_or_else(|_| (Known::unknown(&*late), Known::unknown(&*late))));
-    }
-    Said { hub: Known::Ok(answer.hub), described }
-}
-
-/// A token that was handed to this host.
-fn token_on_host(tree: &Tree, directory: &str, secret: &str) -> Option<SecretString> {
-    if secret.contains('/') {
-        return None;
-    }
-    let text = tree.root().read_text(&format!("{directory}/{secret}"), 1 << 16).ok()??;
-    let text = text.trim();
-    (!text.is_empty()).then(|| SecretString::from(text))
-}
-
 pub(super) async fn when<T>(wanted: bool, look: impl Future<Output = Known<T>>) -> Known<T> {
     if wanted { look.await } else { Known::unknown("nothing was asked for") }
 }
 
-/// Sockets that take connections. The process is looked for only where a wanted port is taken.
+/// Sockets that take connections. The process is looked for where a wanted port is taken, and where others can reach it.
 fn listeners(ports: &BTreeSet<u16>) -> Result<Vec<Listener>> {
-    let found = network::listeners_naming(|port| ports.contains(&port))?;
+    let found = network::listeners_naming(|at| !at.ip().is_loopback() || ports.contains(&at.port()))?;
     Ok(found
         .into_iter()
         .map(|listener| Listener {
@@ -490,6 +416,8 @@ fn read_tree(tree: &Tree, wanted: &Wanted, sources: &Sources) -> FromTree {
             facts.paths.insert(format!("{}/*", sources.secrets_dir), Known::unknown(one_line(&error)));
         }
     }
+    let above: BTreeSet<&str> = private.iter().flat_map(|path| basics::above(path)).collect();
+    facts.parents = above.into_iter().map(|path| (path.to_owned(), state(path))).collect();
     facts.paths.extend(private.into_iter().map(|path| {
         let state = state(&path);
         (path, state)

@@ -18,10 +18,12 @@ mod kernel_log;
 mod leaks;
 mod limits;
 mod model;
+mod models;
 pub mod need;
 mod nodes;
 mod of;
 mod processes;
+mod published;
 pub mod record;
 mod rest;
 mod shape;
@@ -32,6 +34,7 @@ mod volume;
 pub mod wanted;
 mod wanted_host;
 
+pub(crate) use self::basics::above;
 pub(in crate::host) use self::basics::parse_os;
 pub use self::{
     clock::Clock,
@@ -45,6 +48,7 @@ pub use self::{
     leaks::{Leak, Leaks},
     limits::Limits,
     nodes::{DeviceNodes, Node},
+    published::{PublishedContainer, PublishedPort},
     shape::{Kept, Shape},
     stamp::stamp,
     upgrades::{Upgrades, VendorToolkit},
