@@ -1,12 +1,18 @@
-//! Layer 1: the agent's and Docker's API must not listen on more than loopback.
+//! Layer 1: what can be reached from other hosts: the agent's and Docker's API, and what containers publish.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{
     subject::Subject,
     verdict::{Tally, Verdict},
 };
-use crate::{host::facts::Facts, profile::services::Role};
+use crate::{
+    host::facts::{Docker, Facts, Listener, PublishedContainer},
+    profile::{ContainerEngine, services::Role},
+};
 
 /// Docker's TCP ports: plain and TLS (IANA `docker`, `docker-s`).
 const DOCKER: [u16; 2] = [2375, 2376];
@@ -31,6 +37,7 @@ pub(super) fn exposed(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         }
         Err(why) => tally.unknown(why),
     }
+    published(&mut tally, subject, facts);
     let agent: Vec<_> =
         subject.wanted.ports().filter(|(_, service, _)| service.role == Role::Agent).collect();
     match facts.listeners.as_result() {
@@ -62,6 +69,7 @@ pub(super) fn exposed(subject: &Subject<'_>, facts: &Facts) -> Verdict {
                 }
             }
             tally.good(format!("{} sockets listen; none of Docker's API beyond loopback", listeners.len()));
+            reachable(&mut tally, listeners, facts);
         }
         Err(why) => tally.unknown(why),
     }
@@ -93,6 +101,84 @@ pub(super) fn exposed(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         }
     }
     tally.verdict("neither Docker's nor the agent's API listens beyond loopback", "nothing listens")
+}
+
+/// Ports that containers publish on more than loopback and no deployment declares so. Docker sends them to the container
+/// before the host's firewall sees them (Docker, "Packet filtering and firewalls": `ufw` and `firewalld` rules of the
+/// input chain do not apply).
+fn published(tally: &mut Tally, subject: &Subject<'_>, facts: &Facts) {
+    let containers = match facts.published.as_result() {
+        Ok(containers) => containers,
+        // Without an engine nothing is published; that it is away is `docker.daemon`'s matter.
+        Err(_) if matches!(facts.docker.ok(), Some(Docker::Away(_))) => {
+            return tally.note("Docker does not answer: no container publishes a port now");
+        }
+        Err(why) if subject.profile.container.engine == ContainerEngine::None => {
+            return tally.note(format!("containers' ports: {why}"));
+        }
+        Err(why) => return tally.unknown(format!("which ports containers publish: {why}")),
+    };
+    let mut declared = 0;
+    for container in containers {
+        let PublishedContainer { name, image, .. } = container;
+        if container.host_network {
+            tally.note(format!(
+                "container `{name}` (`{image}`) shares the host's network: its ports are among the sockets"
+            ));
+        }
+        // One line for a port on both `0.0.0.0` and `[::]`.
+        let mut seen = BTreeSet::new();
+        for port in container.ports.iter().filter(|port| !port.address.is_loopback()) {
+            let own = |address: IpAddr| {
+                address == port.address || address.is_unspecified() && port.address.is_unspecified()
+            };
+            let meant = subject.wanted.ports().any(|(deployment, _, wanted)| {
+                container.deployment.as_deref() == Some(deployment.name.as_str())
+                    && wanted.host_port == port.port
+                    && own(wanted.address)
+            });
+            let other = container.deployment.as_ref().filter(|owner| {
+                !subject.wanted.deployments.iter().any(|deployment| deployment.name == **owner)
+            });
+            let at = SocketAddr::new(port.address, port.port);
+            if meant {
+                declared += 1;
+                tally.note(format!("container `{name}` publishes {at}, as its deployment says"));
+            } else if let Some(owner) = other {
+                tally.note(format!(
+                    "container `{name}` publishes {at}: of deployment `{owner}`, which is not judged here"
+                ));
+            } else if seen.insert((port.port, port.protocol.clone())) {
+                tally.weak(
+                    format!(
+                        "container `{name}` (`{image}`) publishes {at} ({}), which Docker opens past the host's firewall, and no deployment declares it",
+                        port.protocol
+                    ),
+                    format!(
+                        "publish it on loopback: `127.0.0.1:{}:{}` where `{name}` is started; or declare it in a deployment (`publish`)",
+                        port.port, port.container_port
+                    ),
+                );
+            }
+        }
+    }
+    tally.good(format!("{} containers run; {declared} ports beyond loopback are declared", containers.len()));
+}
+
+/// What listens on more than loopback, by process or container: for who reads the report.
+fn reachable(tally: &mut Tally, listeners: &[Listener], facts: &Facts) {
+    let containers = facts.published.ok().map_or(&[][..], Vec::as_slice);
+    for listener in listeners.iter().filter(|l| l.protocol == "tcp" && !l.address.is_loopback()) {
+        let of = containers.iter().find(|container| {
+            container.ports.iter().any(|port| port.port == listener.port && port.protocol == "tcp")
+        });
+        let who = match (of, &listener.process) {
+            (Some(container), _) => format!("container `{}`", container.name),
+            (None, Some(process)) => process.clone(),
+            (None, None) => "a process that this user may not see".to_owned(),
+        };
+        tally.note(format!("{}: {who}", SocketAddr::new(listener.address, listener.port)));
+    }
 }
 
 /// Whether an entry of the daemon's `hosts` is reachable from other hosts.

@@ -155,7 +155,7 @@ const REST: &[Check] = &[
         Layer::Doctor,
         secret::modes,
         [
-            "mode, owner and links of each `[[mount]]`, its private files, the secrets handed to the host, secret files of the profile, and Docker's client configuration",
+            "mode, owner and links of each `[[mount]]`, its private files, the secrets handed to the host, secret files of the profile, and Docker's client configuration; the directories above them",
             "what others on the host can read is not secret; a link can lead a write elsewhere",
             "run `bedplate provision`, or the `chmod` and `chown` the finding names",
         ],
@@ -176,7 +176,7 @@ const REST: &[Check] = &[
         Layer::Doctor,
         net::exposed,
         [
-            "Docker's API in `daemon.json` and on its TCP ports, and where the agent's API is published and listens",
+            "Docker's API in `daemon.json` and on its TCP ports, where the agent's API is published and listens, and every port that a container publishes beyond loopback",
             "whoever reaches Docker's API is root on the host; the agent's API signs in the node's name",
             "let both listen on loopback only; reach them through an SSH tunnel",
         ],
@@ -186,9 +186,9 @@ const REST: &[Check] = &[
         Layer::Doctor,
         fit::fit,
         [
-            "`tensor_parallel` and `gpu_ids` against the GPUs; attention heads and weights where the model is on the host",
+            "`tensor_parallel` and `gpu_ids` against the GPUs; heads, layers, weights and the cache of one sequence of `max_model_len` tokens against their memory, from the model's `config.json` and index, on the host or on the hub",
             "an engine that does not fit says so only after it loaded for minutes",
-            "choose a `tensor_parallel` that fits, or GPUs that exist",
+            "write the `tensor_parallel` or `max_model_len` that the finding names, or take GPUs that exist",
         ],
     ),
     check(
@@ -353,7 +353,7 @@ const REST: &[Check] = &[
         Layer::Up,
         up::exposed,
         [
-            "ports the containers have, against those meant; secrets in `docker inspect` or an argument list",
+            "ports the containers have, against those meant; secrets and tokens in `docker inspect` or an argument list",
             "a port on every address is open to the network; a secret in `inspect` is readable by whoever may ask Docker",
             "remove the deployment, change the secret where it was issued, start again",
         ],

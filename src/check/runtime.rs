@@ -129,9 +129,15 @@ pub(super) fn hf_token(subject: &Subject<'_>, facts: &Facts) -> Verdict {
             Ok(Hub::TokenRejected) => {
                 tally.bad(format!("the hub refuses the token in `{secret}` (401)"), give);
             }
+            Ok(Hub::Gated) => tally.bad(
+                format!("`{model}` is gated (401): it exists, wants an accepted licence, and `{secret}` gives no token"),
+                format!("accept its licence at https://huggingface.co/{model}, then {give}"),
+            ),
             Ok(Hub::TokenNeeded) => tally.bad(
-                format!("`{model}` wants a token, or does not exist (401), and `{secret}` gives none"),
-                give,
+                format!(
+                    "the hub shows no `{model}` without a token (401): it is private, or does not exist, and `{secret}` gives none"
+                ),
+                format!("check `model` in `{}.yaml`; if it is private, {give}", deployment.name),
             ),
             Ok(Hub::Forbidden) => tally.bad(
                 format!(
@@ -140,8 +146,8 @@ pub(super) fn hf_token(subject: &Subject<'_>, facts: &Facts) -> Verdict {
                 format!("accept it at https://huggingface.co/{model} with the account of that token"),
             ),
             Ok(Hub::NotFound) => tally.bad(
-                format!("the hub has no model `{model}` (404)"),
-                format!("check `model` in `{}.yaml`", deployment.name),
+                format!("the hub has no model `{model}` (404), or hides it from this token"),
+                format!("check `model` in `{}.yaml`; a private one wants a token of its owners", deployment.name),
             ),
             Err(why) => tally.unknown_until(
                 format!("`{model}`: {why}"),

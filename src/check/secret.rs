@@ -1,15 +1,20 @@
 //! Layer 1: modes of what must be shut, and whether every secret is there.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{
     subject::Subject,
     verdict::{Tally, Verdict},
 };
-use crate::host::facts::{Facts, PathState, SecretState, looked_up};
+use crate::host::facts::{Facts, Known, PathState, SecretState, above, looked_up};
 
 /// A secret's file, and Docker's client configuration: its owner may read and write, nobody else anything.
 const SECRET_FILE: u32 = 0o600;
 /// The directory of secrets.
 const SECRET_DIR: u32 = 0o700;
+
+/// Whoever is neither owner nor root may write.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// What a path's mode may be at most, and whose it must be.
 struct Rule<'a> {
@@ -23,7 +28,7 @@ struct Rule<'a> {
 
 pub(super) fn modes(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     let mut tally = Tally::default();
-    let mut ruled = std::collections::BTreeSet::new();
+    let mut ruled = BTreeSet::new();
     for mount in &subject.profile.mounts {
         let rule = Rule {
             mode: mount.mode,
@@ -40,6 +45,7 @@ pub(super) fn modes(subject: &Subject<'_>, facts: &Facts) -> Verdict {
             ruled.insert(path);
         }
     }
+    parents(&mut tally, subject, facts, &ruled);
     // What is left in the facts is secrets: their directory, their files.
     for (path, state) in facts.paths.iter().filter(|(path, _)| !ruled.contains(*path)) {
         let directory = matches!(state.ok(), Some(PathState::Present { directory: true, .. }));
@@ -71,6 +77,55 @@ pub(super) fn modes(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         Err(why) => tally.unknown(format!("Docker's client configuration: {why}")),
     }
     tally.verdict("all that was looked at is shut", "there is no mount, private file or secret on this host")
+}
+
+/// Directories above what is private: whoever may write into one of them may put something else in its place. The rule is
+/// OpenSSH's (`safe_path`, sshd_config(5), `StrictModes`): of root or of the file's owner, and written by nobody else.
+fn parents(tally: &mut Tally, subject: &Subject<'_>, facts: &Facts, ruled: &BTreeSet<String>) {
+    let mut owners: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (path, state) in &facts.paths {
+        // What is not there yet is made with its directories.
+        if !matches!(state, Known::Ok(PathState::Present { .. })) {
+            continue;
+        }
+        let mount = subject.profile.mounts.iter().find(|mount| {
+            path.strip_prefix(&mount.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        });
+        for directory in above(path) {
+            owners
+                .entry(directory)
+                .or_default()
+                .insert(mount.map_or("root:root", |mount| mount.owner.as_str()));
+        }
+    }
+    for (path, owners) in owners {
+        // Their own rule says what they may be.
+        if ruled.contains(path) || facts.paths.contains_key(path) {
+            continue;
+        }
+        match looked_up(&facts.parents, path) {
+            Ok(PathState::Present { mode, .. }) if mode & OTHERS_WRITE != 0 => tally.bad(
+                format!("`{path}`, above what is private, has mode {mode:04o}: others may put something in its place"),
+                format!("`chmod go-w {path}`, or keep it elsewhere"),
+            ),
+            Ok(PathState::Present { owner, ids, .. })
+                if ids.0 != 0
+                    && !owners.iter().all(|wanted| {
+                        same_owner(owner, *ids, wanted.split(':').next().unwrap_or(wanted))
+                    }) =>
+            {
+                tally.bad(
+                    format!("`{path}`, above what is private, belongs to {owner}, who may put something in its place"),
+                    format!("`chown root:root {path}`, or keep it elsewhere"),
+                );
+            }
+            Ok(PathState::Present { mode, owner, .. }) => tally.good(format!("`{path}`: {mode:04o} {owner}")),
+            // That what is below is reached through a link is said there.
+            Ok(PathState::Link(_)) => {}
+            Ok(PathState::Absent) => tally.unknown(format!("`{path}`: gone while it was looked at")),
+            Err(why) => tally.unknown_until(format!("`{path}`: {why}"), "run it as root: `sudo bedplate doctor`"),
+        }
+    }
 }
 
 fn one(tally: &mut Tally, facts: &Facts, path: &str, rule: &Rule<'_>) {

@@ -362,8 +362,8 @@ async fn refuse_to_end_containers(facts: &Facts, docker: &Docker) -> Result<()> 
     if facts.engine.ok().is_some_and(|engine| engine.live_restore) {
         return Ok(());
     }
-    let running = docker.running().await?;
-    let Some(first) = running.first() else { return Ok(()) };
+    let running = docker.reachable().await?;
+    let Some(first) = running.first().map(|container| &container.name) else { return Ok(()) };
     Err(Error::usage(format!(
         "`--thorough` restarts Docker, which would end {}: `{first}`{}",
         text::count(running.len(), "running container"),

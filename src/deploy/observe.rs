@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 
 use super::{Context, spec::Spec};
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     docker::{ContainerOnHost, End, Port},
     error::Result,
     host::facts::Known,
-    profile::services::Role,
+    profile::{secrets_like, services::Role},
     system::files::read_input,
 };
 
@@ -115,7 +116,48 @@ fn exposure(spec: &Spec, found: &ContainerOnHost, secrets: &BTreeMap<String, Sec
             }
         }
     }
+    leaks.extend(tokens(&found.shown, &found.name));
+    for (pid, line) in &arguments {
+        if secrets_like::holds_issued_token(&String::from_utf8_lossy(line).replace('\0', " ")) {
+            leaks.push(format!("the argument list of process {pid} holds a token"));
+        }
+    }
     Exposure { wanted: bound(&spec.container.ports), bound: bound(&found.ports), leaks }
+}
+
+/// Tokens that have the form their issuers give them, whether they are secrets of ours or not: in the environment, the
+/// command, the entrypoint, the arguments and the labels that Docker shows.
+fn tokens(shown: &str, container: &str) -> Vec<String> {
+    let shown: Value = serde_json::from_str(shown).unwrap_or_default();
+    let mut leaks = Vec::new();
+    for (place, pointer) in [
+        ("a variable", "/Config/Env"),
+        ("the command", "/Config/Cmd"),
+        ("the entrypoint", "/Config/Entrypoint"),
+        ("an argument", "/Args"),
+        ("a label", "/Config/Labels"),
+    ] {
+        let token = |value: &Value| value.as_str().is_some_and(secrets_like::holds_issued_token);
+        match shown.pointer(pointer) {
+            Some(Value::Array(items)) => leaks.extend(items.iter().filter(|item| token(item)).map(|item| {
+                // Of a variable its name is said, never its value.
+                let name = item.as_str().and_then(|item| item.split_once('=')).map(|(name, _)| name);
+                match name.filter(|name| place == "a variable" && !secrets_like::holds_issued_token(name)) {
+                    Some(name) => format!("variable `{name}` holds a token"),
+                    None => format!("{place} in `docker inspect {container}` holds a token"),
+                }
+            })),
+            Some(Value::Object(labels)) => {
+                leaks.extend(labels.iter().filter(|(_, value)| token(value)).map(|(name, _)| {
+                    let name = if secrets_like::holds_issued_token(name) { "…" } else { name };
+                    format!("label `{name}` holds a token")
+                }));
+            }
+            _ => {}
+        }
+    }
+    leaks.dedup();
+    leaks
 }
 
 /// The argument lists of a process and its descendants, as the host sees them (proc(5)).
@@ -197,6 +239,42 @@ mod tests {
             ("SHORT".to_owned(), SecretString::from("a")),
         ]);
         assert_eq!(redact("a key=s3cr3t-value b", &secrets), "a key=<secret TOKEN> b");
+    }
+
+    #[test]
+    fn a_token_is_seen_wherever_docker_shows_it() {
+        let token = format!("hf_{}", "aB3dE5gH7j".repeat(4));
+        let shown = |pointer: &str, value: Value| {
+            let mut whole = serde_json::json!({
+                "Args": ["serve"],
+                "Config": { "Env": ["PATH=/bin", "GPG_KEY=E3FF2839C048B25C084DEBE9B26995E310250568"], "Cmd": null,
+                    "Entrypoint": ["vllm"], "Labels": { "a": "b" } },
+            });
+            *whole.pointer_mut(pointer).unwrap() = value;
+            tokens(&whole.to_string(), "web")
+        };
+        let list = |text: String| serde_json::json!(["x", text]);
+        for (pointer, value, says) in [
+            ("/Config/Env", list(format!("HF={token}")), "variable `HF` holds a token"),
+            ("/Config/Env", list(token.clone()), "a variable in `docker inspect web` holds a token"),
+            (
+                "/Config/Cmd",
+                list(format!("--key={token}")),
+                "the command in `docker inspect web` holds a token",
+            ),
+            (
+                "/Config/Entrypoint",
+                list(token.clone()),
+                "the entrypoint in `docker inspect web` holds a token",
+            ),
+            ("/Args", list(token.clone()), "an argument in `docker inspect web` holds a token"),
+            ("/Config/Labels", serde_json::json!({ "note": token }), "label `note` holds a token"),
+        ] {
+            let leaks = shown(pointer, value);
+            assert_eq!(leaks, [says], "{pointer}");
+            assert!(!leaks[0].contains(&token));
+        }
+        assert_eq!(shown("/Args", serde_json::json!([])), [""; 0]);
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! Containers: making, starting, stopping, looking.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr},
 };
 
 use bollard::{
     models::{
         ContainerCreateBody, ContainerInspectResponse, DeviceRequest, EndpointSettings, HealthConfig,
-        HostConfig, Mount as BollardMount, MountType, NetworkingConfig, PortBinding, RestartPolicy,
-        RestartPolicyNameEnum,
+        HostConfig, Mount as BollardMount, MountType, NetworkingConfig, PortBinding, PortSummary,
+        RestartPolicy, RestartPolicyNameEnum,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
@@ -224,6 +224,21 @@ pub struct Listed {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A container that runs, as far as others can reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reachable {
+    /// Its name.
+    pub name: String,
+    /// The image as it was asked for.
+    pub image: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it shares the host's network.
+    pub host_network: bool,
+    /// Published ports.
+    pub ports: BTreeSet<Port>,
+}
+
 impl Docker {
     /// Makes a container and returns its id. It does not start it.
     pub async fn create(&self, wanted: &NewContainer) -> Result<String> {
@@ -305,16 +320,29 @@ impl Docker {
         }
     }
 
-    /// Names of all containers that run, whoever made them. Sorted.
-    pub async fn running(&self) -> Result<Vec<String>> {
-        let found = self
-            .client
-            .list_containers(Some(ListContainersOptionsBuilder::default().build()))
-            .await
-            .map_err(|error| failed(Asked::List, error))?;
-        let mut names: Vec<String> = found.into_iter().map(|container| first_name(container.names)).collect();
-        names.sort();
-        Ok(names)
+    /// Every container that runs, whoever made it, with its published ports. Sorted by name.
+    ///
+    /// # Errors
+    /// Docker does not answer.
+    pub async fn reachable(&self) -> Result<Vec<Reachable>> {
+        let options = ListContainersOptionsBuilder::default().build();
+        let found =
+            self.client.list_containers(Some(options)).await.map_err(|error| failed(Asked::List, error))?;
+        let mut reachable: Vec<Reachable> = found
+            .into_iter()
+            .map(|container| Reachable {
+                name: first_name(container.names),
+                image: container.image.unwrap_or_default(),
+                labels: container.labels.unwrap_or_default().into_iter().collect(),
+                host_network: container
+                    .host_config
+                    .and_then(|config| config.network_mode)
+                    .is_some_and(|mode| mode == "host"),
+                ports: container.ports.into_iter().flatten().filter_map(published).collect(),
+            })
+            .collect();
+        reachable.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(reachable)
     }
 
     /// Containers, running or not, that have this label: `NAME` or `NAME=VALUE`. Sorted by name.
@@ -336,10 +364,20 @@ impl Docker {
     }
 }
 
-/// A container's name, without the leading slash.
 fn first_name(names: Option<Vec<String>>) -> String {
-    let first = names.and_then(|names| names.into_iter().next());
-    first.map(|name| name.trim_start_matches('/').to_owned()).unwrap_or_default()
+    let first = names.and_then(|names| names.into_iter().next()).unwrap_or_default();
+    first.trim_start_matches('/').to_owned()
+}
+
+/// A port of a list, where it is published on the host.
+fn published(port: PortSummary) -> Option<Port> {
+    Some(Port {
+        // Without an address it is on all of them.
+        address: port.ip.and_then(|ip| ip.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        host_port: port.public_port?,
+        container_port: port.private_port,
+        protocol: port.typ.map_or_else(|| "tcp".to_owned(), |kind| kind.to_string()),
+    })
 }
 
 fn body(wanted: &NewContainer) -> ContainerCreateBody {

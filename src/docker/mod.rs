@@ -12,7 +12,8 @@ use std::{io::ErrorKind, time::Duration};
 
 pub use archive::{LayoutImage, archive_from_layout};
 pub use container::{
-    ContainerOnHost, Gpus, Health, HealthProbe, Listed, Mount, MountKind, NewContainer, Port, State,
+    ContainerOnHost, Gpus, Health, HealthProbe, Listed, Mount, MountKind, NewContainer, Port, Reachable,
+    State,
 };
 pub use image::{Credentials, ImageOnHost};
 pub use watch::{End, ExecOutput, LogLine, LogsWanted};

@@ -54,12 +54,12 @@ pub fn listeners() -> Result<Vec<Listener>> {
     listeners_naming(|_| true)
 }
 
-/// As [`listeners`], but with processes looked up only for the ports that `named` says yes to: that
+/// As [`listeners`], but with processes looked up only for the addresses that `named` says yes to: that
 /// look goes through every process's descriptors.
 ///
 /// # Errors
 /// As [`listeners`].
-pub fn listeners_naming(named: impl Fn(u16) -> bool) -> Result<Vec<Listener>> {
+pub fn listeners_naming(named: impl Fn(SocketAddr) -> bool) -> Result<Vec<Listener>> {
     let mut found = Vec::new();
     for entry in table("tcp", procfs::net::tcp())?.into_iter().chain(table("tcp6", procfs::net::tcp6())?) {
         if entry.state == TcpState::Listen {
@@ -71,9 +71,8 @@ pub fn listeners_naming(named: impl Fn(u16) -> bool) -> Result<Vec<Listener>> {
             found.push((Protocol::Udp, entry.local_address, entry.uid, entry.inode));
         }
     }
-    let mut owners = owners(
-        found.iter().filter(|(_, address, _, _)| named(address.port())).map(|(_, _, _, inode)| *inode),
-    );
+    let mut owners =
+        owners(found.iter().filter(|(_, address, _, _)| named(*address)).map(|(_, _, _, inode)| *inode));
     let mut listeners: Vec<Listener> = found
         .into_iter()
         .map(|(protocol, address, uid, inode)| Listener {

@@ -301,8 +301,19 @@ pub(super) fn local() -> LocalModel {
         complete: true,
         weights: 140 * GIB,
         largest: 4 * GIB,
+    }
+}
+
+/// The shape of Qwen2.5 72B.
+pub(super) fn shape() -> Shape {
+    Shape {
+        kind: "qwen2".to_owned(),
+        layers: Some(80),
         heads: Some(64),
-        kv_heads: Some(8),
+        kept: Kept::Heads { heads: 8, width: 128 },
+        longest: Some(32_768),
+        dtype: Some("bfloat16".to_owned()),
+        ..Shape::default()
     }
 }
 
@@ -365,6 +376,8 @@ fn healthy() -> Facts {
             ("/run/bedplate/secrets", shut(0o700, true)),
             ("/run/bedplate/secrets/HF_TOKEN", shut(0o400, false)),
         ]),
+        parents: keyed(["/", "/data", "/run", "/run/bedplate"].map(|path| (path, shut(0o755, true)))),
+        published: Known::Ok(Vec::new()),
         secrets: keyed([
             ("HF_TOKEN", present()),
             ("VLLM_KEY", present()),
@@ -387,6 +400,8 @@ fn healthy() -> Facts {
             Model {
                 local: Known::Ok(Some(local())),
                 hub: Known::unknown("nothing must be asked of the hub"),
+                shape: Known::Ok(shape()),
+                weights: Known::Ok(140 * GIB),
             },
         )]),
         ..healthy::host()

@@ -1,7 +1,9 @@
 //! Every check from facts: healthy, broken, unseen, repaired; and the rules around them.
 
 mod chains;
+mod exposed;
 mod facts;
+mod fit;
 mod gating;
 mod gpu;
 mod healthy;

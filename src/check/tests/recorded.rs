@@ -44,6 +44,7 @@ fn every_way_to_fail_is_judged_the_same() {
 fn a_gpu_that_a_deployment_names_by_its_uuid_is_known_again() {
     let mut world = world();
     world.deployments[0].tensor_parallel = 2;
+    world.facts.models.get_mut("qwen72b").unwrap().weights = Known::Ok(100 * GIB);
     // Whole, and as a beginning.
     let ids = ["GPU-00000001-aaaa-4bbb-8ccc-0123456789ab", "GPU-00000002"].map(str::to_owned);
     world.deployments[0].gpu_ids = crate::profile::deployment::GpuIds::List(ids.to_vec());

@@ -24,7 +24,13 @@ pub(super) struct Case(
 
 /// Every row, of this file and its neighbours.
 pub(super) fn cases() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().chain(super::table_host::CASES).chain(super::table_smoke::CASES).chain(super::gpu::CASES)
+    CASES
+        .iter()
+        .chain(super::table_host::CASES)
+        .chain(super::table_smoke::CASES)
+        .chain(super::gpu::CASES)
+        .chain(super::fit::CASES)
+        .chain(super::exposed::CASES)
 }
 
 use Outcome::{Fail, NotApplicable, Pass, Unknown, Warn};
@@ -312,17 +318,6 @@ const CASES: &[Case] = &[
         listen(w, Ipv4Addr::UNSPECIFIED, 8080, "agent")
     }),
     Case("net.exposed", Unknown, "no /proc", |w| w.facts.listeners = Known::unknown("no /proc")),
-    Case("deploy.fit", Fail, "shards over 16 GPUs and gets 8", |w| {
-        w.deployments[0].gpu_ids = crate::profile::deployment::GpuIds::All;
-        w.deployments[0].tensor_parallel = 16;
-    }),
-    Case("deploy.fit", Fail, "wants GPU 3", |w| w.facts.nvml = Known::Ok(Nvml::Answers(gpus(3)))),
-    Case("deploy.fit", Fail, "64 attention heads", |w| w.deployments[0].tensor_parallel = 3),
-    Case("deploy.fit", Fail, "weights of `qwen72b` are 400.0 GiB", |w| {
-        edit!(w.facts.models.get_mut("qwen72b").unwrap().local, l => if let Some(l) = l { l.weights = 400 * GIB });
-    }),
-    Case("deploy.fit", Unknown, "hung", |w| w.facts.nvml = Known::unknown("hung")),
-    Case("deploy.fit", NotApplicable, "", |w| w.deployments.clear()),
     Case("docker.daemon", NotApplicable, "no container engine", |w| {
         w.profile.container.engine = ContainerEngine::None;
         w.facts.docker = away();
@@ -393,7 +388,10 @@ const CASES: &[Case] = &[
         drop(w.facts.images.insert("vllm".into(), Known::unknown("no socket")))
     }),
     Case("runtime.hf-token", Fail, "(401)", |w| hub(w, Known::Ok(Hub::TokenRejected))),
-    Case("runtime.hf-token", Fail, "wants a token", |w| hub(w, Known::Ok(Hub::TokenNeeded))),
+    Case("runtime.hf-token", Fail, "it is private, or does not exist", |w| {
+        hub(w, Known::Ok(Hub::TokenNeeded))
+    }),
+    Case("runtime.hf-token", Fail, "is gated (401): it exists", |w| hub(w, Known::Ok(Hub::Gated))),
     Case("runtime.hf-token", Fail, "licence was not accepted", |w| hub(w, Known::Ok(Hub::Forbidden))),
     Case("runtime.hf-token", Fail, "(404)", |w| hub(w, Known::Ok(Hub::NotFound))),
     Case("runtime.hf-token", Fail, "gives none", |w| {

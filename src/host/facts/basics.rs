@@ -115,6 +115,15 @@ pub(super) fn path_state(tree: &Tree, users: &Users, path: &str) -> Result<PathS
     })
 }
 
+/// The directories above a path, the nearest first and `/` last.
+pub(crate) fn above(path: &str) -> impl Iterator<Item = &str> {
+    let up = |path: &&'_ str| path.rfind('/').filter(|_| *path != "/");
+    std::iter::successors(Some(path), move |path| {
+        up(path).map(|end| path.get(..end).filter(|rest| !rest.is_empty()).unwrap_or("/"))
+    })
+    .skip(1)
+}
+
 /// Whether a secret is on the host: a file that is not empty. The value is not read.
 pub(super) fn secret_file(tree: &Tree, path: &str) -> Result<SecretState> {
     Ok(match tree.root().stat(path)? {

@@ -13,6 +13,8 @@ use super::{
     engine_details::EngineDetails,
     leaks::Leaks,
     limits::Limits,
+    published::PublishedContainer,
+    shape::Shape,
     upgrades::{Upgrades, VendorToolkit},
     volume::Volume,
 };
@@ -110,6 +112,8 @@ pub struct Facts {
     pub at: Known<jiff::Timestamp>,
     /// Modes, owners and links of directories and files that must be shut, by path.
     pub paths: BTreeMap<String, Known<PathState>>,
+    /// Modes, owners and links of the directories above those, by path.
+    pub parents: BTreeMap<String, Known<PathState>>,
     /// Whether each secret resolves to something, by name. Never a value.
     pub secrets: BTreeMap<String, Known<SecretState>>,
     /// Docker's client configuration, which may hold registry credentials.
@@ -122,6 +126,8 @@ pub struct Facts {
     pub images: BTreeMap<String, Known<Option<Image>>>,
     /// Containers that bedplate made.
     pub containers: Known<Vec<Container>>,
+    /// Every container that runs, and what it publishes.
+    pub published: Known<Vec<PublishedContainer>>,
     /// Container Device Interface specifications.
     pub cdi: Known<Vec<CdiSpec>>,
     /// Model caches, by path.
@@ -462,6 +468,10 @@ pub struct Model {
     pub local: Known<Option<LocalModel>>,
     /// What the hub says; only asked where the model must still be fetched, or a token is asked for.
     pub hub: Known<Hub>,
+    /// What its `config.json` says of its layers: the one on the host, else the hub's.
+    pub shape: Known<Shape>,
+    /// Bytes of weights that an engine loads: what the index of the shards says, else the size of the files.
+    pub weights: Known<u64>,
 }
 
 /// A model on the host.
@@ -476,10 +486,6 @@ pub struct LocalModel {
     pub weights: u64,
     /// The largest file of the weights, in bytes.
     pub largest: u64,
-    /// `num_attention_heads` of its configuration.
-    pub heads: Option<u64>,
-    /// `num_key_value_heads` of its configuration.
-    pub kv_heads: Option<u64>,
 }
 
 /// What the model hub says.
@@ -497,8 +503,10 @@ pub enum Hub {
     },
     /// The token was refused (401 with a token).
     TokenRejected,
-    /// A token is needed and none was sent (401 without).
+    /// The hub shows no such model to whoever sends no token: it is private, or does not exist (401 without).
     TokenNeeded,
+    /// The model exists, its files need an accepted licence, and no token was sent.
+    Gated,
     /// The token is good but has no access: the licence was not accepted (403).
     Forbidden,
     /// The hub has no such model, or hides it (404).

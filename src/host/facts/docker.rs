@@ -6,6 +6,7 @@ use super::{
     basics::{daemon_started, one_line},
     data::{Away, Container, Docker as Daemon, Engine, Image, Known},
     engine_details::EngineDetails,
+    published::PublishedContainer,
     tree::Tree,
     wanted::{Wanted, WantedImage},
 };
@@ -25,6 +26,7 @@ pub(super) struct FromDocker {
     pub(super) daemon: Known<Daemon>,
     pub(super) images: BTreeMap<String, Known<Option<Image>>>,
     pub(super) containers: Known<Vec<Container>>,
+    pub(super) published: Known<Vec<PublishedContainer>>,
     pub(super) details: Known<EngineDetails>,
 }
 
@@ -41,6 +43,7 @@ pub(super) async fn ask(tree: &Tree, socket: &str, wanted: &Wanted) -> FromDocke
             .map(|name| (name.clone(), Known::unknown("Docker does not answer")))
             .collect(),
         containers: Known::unknown("Docker does not answer"),
+        published: Known::unknown("Docker does not answer"),
         details: Known::unknown("Docker does not answer"),
     };
     let docker = match Docker::connect(socket).await {
@@ -50,7 +53,8 @@ pub(super) async fn ask(tree: &Tree, socket: &str, wanted: &Wanted) -> FromDocke
     let images = futures_util::future::join_all(
         wanted.images.iter().map(async |(name, image)| (name.clone(), find(&docker, image).await)),
     );
-    let (engine, images, containers) = tokio::join!(docker.engine(), images, containers(&docker));
+    let (engine, images, containers, reachable) =
+        tokio::join!(docker.engine(), images, containers(&docker), docker.reachable());
     let engine = match engine {
         Ok(engine) => engine,
         Err(error) => return away(&error),
@@ -68,6 +72,9 @@ pub(super) async fn ask(tree: &Tree, socket: &str, wanted: &Wanted) -> FromDocke
         })),
         images: images.into_iter().map(|(name, image)| (name, super::basics::known(image))).collect(),
         containers: super::basics::known(containers),
+        published: super::basics::known(
+            reachable.map(|all| all.into_iter().map(PublishedContainer::from).collect()),
+        ),
     }
 }
 

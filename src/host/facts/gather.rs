@@ -18,9 +18,11 @@ use tokio::{
 use super::{
     basics::{self, known, one_line},
     cdi,
-    data::{Facts, Hub, Known, Listener, LocalModel, Nvml, Resolution, SecretState},
+    data::{Facts, Known, Listener, Nvml, Resolution, SecretState},
     docker::{self, FromDocker},
-    fabric, gpu, hub, kernel_log, model, nodes,
+    fabric, gpu, kernel_log, model,
+    models::{self, Said, complete},
+    nodes,
     rest::Rest,
     tree::Tree,
     volume,
@@ -157,7 +159,7 @@ fn give_up<T>(
 #[derive(Default)]
 struct FromTree {
     facts: Facts,
-    local: BTreeMap<String, Known<Option<LocalModel>>>,
+    local: BTreeMap<String, Known<Option<model::Found>>>,
 }
 
 /// Gathers what is wanted.
@@ -214,6 +216,7 @@ async fn everything(wanted: &Wanted, sources: &Sources) -> Facts {
                 daemon: Known::unknown(&*why),
                 images: wanted.images.keys().map(|name| (name.clone(), Known::unknown(&*why))).collect(),
                 details: Known::unknown(&*why),
+                published: Known::unknown(&*why),
                 containers: Known::unknown(why),
             }
         })
@@ -242,11 +245,12 @@ async fn everything(wanted: &Wanted, sources: &Sources) -> Facts {
     facts.docker = daemon.daemon;
     facts.images = daemon.images;
     facts.containers = daemon.containers;
+    facts.published = daemon.published;
     facts.engine = daemon.details;
     rest.into(&mut facts);
     for deployment in &wanted.deployments {
-        let local = local.get(&deployment.name).cloned().unwrap_or_default();
-        facts.models.entry(deployment.name.clone()).or_default().local = local;
+        let found = local.get(&deployment.name).cloned().unwrap_or_default();
+        *facts.models.entry(deployment.name.clone()).or_default() = models::on_host(found);
     }
     let (nodes, health) = tokio::join!(
         // NVML, asked by root, makes nodes that are missing: what is missing now stays so.
@@ -301,28 +305,33 @@ async fn second(wanted: &Wanted, sources: &Sources, tree: &Tree, facts: &mut Fac
     let hubs = futures_util::future::join_all(wanted.deployments.iter().map(async |deployment| {
         let model = facts.models.get(&deployment.name);
         let here = model.and_then(|model| model.local.ok()).is_some_and(|local| complete(local.as_ref()));
-        if deployment.model_at != ModelAt::Hub || (here && !wanted.hf_token) {
-            return (deployment.name.clone(), Known::unknown("nothing must be asked of the hub"));
-        }
-        (
-            deployment.name.clone(),
-            ask_hub(sources, tree, &wanted.hub, &deployment.model, &deployment.hf_token).await,
-        )
+        let said = if deployment.model_at != ModelAt::Hub || (here && !wanted.hf_token) {
+            Said { hub: Known::unknown("nothing must be asked of the hub"), described: None }
+        } else {
+            models::ask_hub(sources, tree, wanted, deployment, !here).await
+        };
+        (deployment.name.clone(), said)
     }));
-    let (space, names, hubs): (_, _, Vec<(String, Known<Hub>)>) = tokio::join!(space, names, hubs);
+    let (space, names, hubs): (_, _, Vec<(String, Said)>) = tokio::join!(space, names, hubs);
     // Where nothing came back, no path has an entry: nobody looked.
     (facts.space, facts.volumes) = match space {
         Known::Ok(both) => both,
         Known::Unknown { .. } => Default::default(),
     };
     facts.names = names.into_iter().collect();
-    for (name, hub) in hubs {
-        facts.models.entry(name).or_default().hub = hub;
+    for (name, said) in hubs {
+        let model = facts.models.entry(name).or_default();
+        model.hub = said.hub;
+        // What lies on the host is what the engine will load.
+        if let Some((shape, weights)) = said.described {
+            if model.shape.ok().is_none() {
+                model.shape = shape;
+            }
+            if model.weights.ok().is_none() {
+                model.weights = weights;
+            }
+        }
     }
-}
-
-fn complete(local: Option<&LocalModel>) -> bool {
-    local.is_some_and(|local| local.complete)
 }
 
 /// Names that must resolve: registries of images that are not here, the hub where a model is not.
@@ -337,40 +346,13 @@ fn names(wanted: &Wanted, facts: &Facts) -> BTreeSet<String> {
     names
 }
 
-async fn ask_hub(sources: &Sources, tree: &Tree, hub: &str, model: &str, secret: &str) -> Known<Hub> {
-    let token = match sources.tokens.get(secret) {
-        Some(token) => Some(token.clone()),
-        None => token_on_host(tree, &sources.secrets_dir, secret),
-    };
-    let asked = async {
-        let client = hub::client(sources.network_limit)?;
-        hub::ask(&client, hub, model, token.as_ref()).await
-    };
-    match timeout(sources.network_limit, asked).await {
-        Ok(answer) => known(answer),
-        Err(_) => {
-            Known::unknown(format!("the hub did not answer within {} s", sources.network_limit.as_secs_f32()))
-        }
-    }
-}
-
-/// A token that was handed to this host.
-fn token_on_host(tree: &Tree, directory: &str, secret: &str) -> Option<SecretString> {
-    if secret.contains('/') {
-        return None;
-    }
-    let text = tree.root().read_text(&format!("{directory}/{secret}"), 1 << 16).ok()??;
-    let text = text.trim();
-    (!text.is_empty()).then(|| SecretString::from(text))
-}
-
 pub(super) async fn when<T>(wanted: bool, look: impl Future<Output = Known<T>>) -> Known<T> {
     if wanted { look.await } else { Known::unknown("nothing was asked for") }
 }
 
-/// Sockets that take connections. The process is looked for only where a wanted port is taken.
+/// Sockets that take connections. The process is looked for where a wanted port is taken, and where others can reach it.
 fn listeners(ports: &BTreeSet<u16>) -> Result<Vec<Listener>> {
-    let found = network::listeners_naming(|port| ports.contains(&port))?;
+    let found = network::listeners_naming(|at| !at.ip().is_loopback() || ports.contains(&at.port()))?;
     Ok(found
         .into_iter()
         .map(|listener| Listener {
@@ -434,6 +416,8 @@ fn read_tree(tree: &Tree, wanted: &Wanted, sources: &Sources) -> FromTree {
             facts.paths.insert(format!("{}/*", sources.secrets_dir), Known::unknown(one_line(&error)));
         }
     }
+    let above: BTreeSet<&str> = private.iter().flat_map(|path| basics::above(path)).collect();
+    facts.parents = above.into_iter().map(|path| (path.to_owned(), state(path))).collect();
     facts.paths.extend(private.into_iter().map(|path| {
         let state = state(&path);
         (path, state)

@@ -18,12 +18,15 @@ mod kernel_log;
 mod leaks;
 mod limits;
 mod model;
+mod models;
 pub mod need;
 mod nodes;
 mod of;
 mod processes;
+mod published;
 pub mod record;
 mod rest;
+mod shape;
 mod stamp;
 mod tree;
 mod upgrades;
@@ -31,6 +34,7 @@ mod volume;
 pub mod wanted;
 mod wanted_host;
 
+pub(crate) use self::basics::above;
 #[cfg(test)]
 pub(in crate::host) use self::cdi::specs;
 pub(in crate::host) use self::{basics::parse_os, tree::Tree};
@@ -46,6 +50,8 @@ pub use self::{
     leaks::{Leak, Leaks},
     limits::Limits,
     nodes::{DeviceNodes, Node},
+    published::{PublishedContainer, PublishedPort},
+    shape::{Kept, Shape},
     stamp::stamp,
     upgrades::{Upgrades, VendorToolkit},
     volume::Volume,

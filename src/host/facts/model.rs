@@ -1,11 +1,13 @@
 //! Models on the host: the cache directory, and what of a model it holds already.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use super::{
-    data::{Cache, LocalModel},
+    basics::one_line,
+    data::{Cache, Known, LocalModel},
+    shape::Shape,
     tree::Tree,
 };
 use crate::{
@@ -15,8 +17,45 @@ use crate::{
 
 /// `config.json` and the index of a model's shards: the largest known index is a few MB.
 const LIMIT: u64 = 32 << 20;
+/// The largest `config.json` that is read: real ones have some kB, with lists of quantised layers some hundred.
+pub(super) const CONFIGURATION: u64 = 4 << 20;
 /// Endings of weight files (huggingface_hub, `constants.py`; GGUF).
 const WEIGHTS: [&str; 4] = [".safetensors", ".bin", ".pt", ".gguf"];
+/// Files with such an ending that an engine does not load (vLLM, `filter_files_not_needed_for_inference`).
+const OTHER: [&str; 5] = ["training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"];
+/// Indices of shards, by what an engine looks for first (transformers, `utils/__init__.py`).
+pub(super) const INDICES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
+
+/// A model that was found on the host.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) local: LocalModel,
+    pub(super) shape: Known<Shape>,
+    pub(super) weights: Known<u64>,
+}
+
+/// `metadata.total_size` of an index of shards: bytes of all tensors (transformers, `save_pretrained`).
+pub(super) fn total_size(index: &Value) -> Option<u64> {
+    let size = index.pointer("/metadata/total_size")?;
+    // Some writers made it a number with a fraction.
+    let size = size.as_u64().or_else(|| format!("{:.0}", size.as_f64()?).parse().ok())?;
+    (size > 0).then_some(size)
+}
+
+/// Bytes of the files that an engine loads, from the names and sizes of those at the top of a model: safetensors before
+/// others, and one of the two forms where both are there (vLLM, `_prepare_weights`). `None`: no such file.
+pub(super) fn loaded<'n>(files: impl Iterator<Item = (&'n str, u64)>) -> Option<u64> {
+    let files: Vec<(&str, u64)> =
+        files.filter(|(name, _)| !name.contains('/') && !OTHER.contains(name)).collect();
+    WEIGHTS.iter().find_map(|ending| {
+        let all = || files.iter().filter(|(name, _)| name.ends_with(ending));
+        let usual = || all().filter(|(name, _)| !name.starts_with("consolidated"));
+        let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0_u64, u64::saturating_add);
+        let bytes = sum(&mut usual().map(|(_, size)| *size));
+        let bytes = if bytes > 0 { bytes } else { sum(&mut all().map(|(_, size)| *size)) };
+        (bytes > 0).then_some(bytes)
+    })
+}
 
 /// Whether root can write into a cache directory. Permission bits do not stop root; a read-only file
 /// system, a file in its place or a link does.
@@ -64,7 +103,7 @@ fn read_only_mount(table: &str, path: &str) -> Option<String> {
 }
 
 /// A model in the hub's cache (huggingface_hub, "Understand caching": `hub/models--ORG--NAME/snapshots/REV`).
-pub(super) fn in_cache(tree: &Tree, cache: &str, model: &str) -> Result<Option<LocalModel>> {
+pub(super) fn in_cache(tree: &Tree, cache: &str, model: &str) -> Result<Option<Found>> {
     let place = format!("{}/hub/models--{}", cache.trim_end_matches('/'), model.replace('/', "--"));
     let revision = match tree.text(&format!("{place}/refs/main"), LIMIT)? {
         Some(revision) => revision.trim().to_owned(),
@@ -80,13 +119,13 @@ pub(super) fn in_cache(tree: &Tree, cache: &str, model: &str) -> Result<Option<L
 }
 
 /// A model in a directory: `config.json` beside its weights.
-pub(super) fn in_directory(tree: &Tree, path: &str) -> Result<Option<LocalModel>> {
+pub(super) fn in_directory(tree: &Tree, path: &str) -> Result<Option<Found>> {
     let entries = tree.list(path)?;
     if entries.is_empty() {
         return Ok(None);
     }
     let mut model = LocalModel { path: path.to_owned(), ..LocalModel::default() };
-    let mut there = BTreeSet::new();
+    let mut there = BTreeMap::new();
     for entry in entries.iter().filter(|entry| !entry.is_dir) {
         if !WEIGHTS.iter().any(|ending| entry.name.ends_with(ending)) {
             continue;
@@ -97,10 +136,11 @@ pub(super) fn in_directory(tree: &Tree, path: &str) -> Result<Option<LocalModel>
         {
             model.weights = model.weights.saturating_add(stat.size);
             model.largest = model.largest.max(stat.size);
-            there.insert(entry.name.clone());
+            there.insert(entry.name.clone(), stat.size);
         }
     }
     let mut expected = BTreeSet::new();
+    let mut indexed = None;
     for entry in entries.iter().filter(|entry| entry.name.ends_with(".index.json")) {
         let index = format!("{path}/{}", entry.name);
         let Some(content) = tree.read(&index, LIMIT)? else { continue };
@@ -109,23 +149,30 @@ pub(super) fn in_directory(tree: &Tree, path: &str) -> Result<Option<LocalModel>
         let shards: BTreeSet<String> =
             map.into_iter().flatten().filter_map(|(_, shard)| shard.as_str().map(str::to_owned)).collect();
         // Some models come in two forms, of which one was fetched: that one counts.
-        if expected.is_empty() || shards.is_subset(&there) {
+        if expected.is_empty() || shards.iter().all(|shard| there.contains_key(shard)) {
             expected = shards;
+            indexed = total_size(&value);
         }
     }
-    let configuration = tree.read(&format!("{path}/config.json"), LIMIT)?;
-    model.complete = configuration.is_some() && !there.is_empty() && expected.is_subset(&there);
-    if let Some(content) = configuration {
-        let value: Value =
-            serde_json::from_slice(&content).doing(|| format!("reading `{path}/config.json` as JSON"))?;
-        // Models of several parts keep the language model's under `text_config`.
-        let number = |key: &str| {
-            value.get(key).or_else(|| value.pointer(&format!("/text_config/{key}"))).and_then(Value::as_u64)
-        };
-        model.heads = number("num_attention_heads");
-        model.kv_heads = number("num_key_value_heads");
+    let configuration = tree.stat(&format!("{path}/config.json"))?.is_some_and(|stat| stat.is_file());
+    model.complete =
+        configuration && !there.is_empty() && expected.iter().all(|shard| there.contains_key(shard));
+    let shape = shape(tree, &format!("{path}/config.json"));
+    let sizes = there.iter().map(|(name, size)| (name.as_str(), *size));
+    let weights = match indexed.or_else(|| loaded(sizes).filter(|_| model.complete)) {
+        Some(weights) => Known::Ok(weights),
+        None => Known::unknown(format!("the weights in `{path}` are not whole")),
+    };
+    Ok(Some(Found { local: model, shape, weights }))
+}
+
+/// What a `config.json` on the host says of the model's layers.
+fn shape(tree: &Tree, path: &str) -> Known<Shape> {
+    match tree.read(path, CONFIGURATION) {
+        Ok(Some(content)) => Shape::read(&content).map_or_else(Known::unknown, Known::Ok),
+        Ok(None) => Known::unknown(format!("there is no `{path}`")),
+        Err(error) => Known::unknown(one_line(&error)),
     }
-    Ok(Some(model))
 }
 
 #[cfg(test)]

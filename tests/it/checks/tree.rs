@@ -117,7 +117,8 @@ pub(super) fn host() -> TempDir {
     write(
         root,
         &format!("{model}/snapshots/abc/config.json"),
-        "{\"num_attention_heads\": 8, \"num_key_value_heads\": 2}",
+        "{\"model_type\": \"llama\", \"num_attention_heads\": 8, \"num_key_value_heads\": 2, \"hidden_size\": 512, \
+         \"num_hidden_layers\": 4, \"max_position_embeddings\": 4096, \"torch_dtype\": \"bfloat16\"}",
     );
     symlink("../../blobs/1", root.join(format!("{}/snapshots/abc/model.safetensors", &model[1..]))).unwrap();
     directory
@@ -153,8 +154,10 @@ async fn a_healthy_tree_is_read_as_it_is() {
     let spec = &facts.cdi.ok().unwrap()[0];
     assert_eq!((spec.kind.as_deref(), spec.missing.len()), (Some("nvidia.com/gpu"), 0));
     assert_eq!(spec.versions.iter().collect::<Vec<_>>(), ["550.163.01"]);
-    let model = facts.models["tiny"].local.ok().unwrap().as_ref().unwrap();
-    assert_eq!((model.complete, model.weights, model.heads), (true, 7, Some(8)));
+    let model = &facts.models["tiny"];
+    let local = model.local.ok().unwrap().as_ref().unwrap();
+    let heads = model.shape.ok().and_then(|shape| shape.heads);
+    assert_eq!((local.complete, local.weights, heads, model.weights.ok()), (true, 7, Some(8), Some(&7)));
     for id in GPU.iter().chain(&["host.memory", "host.disk", "deploy.fit", "secret.present"]) {
         let finding = finding(&report, id);
         assert_eq!(finding.outcome, Outcome::Pass, "{id}: {} {:?}", finding.because, finding.evidence);

@@ -63,7 +63,7 @@ const FILES: &[&str] = &[
     "zst",
 ];
 /// Facts in which names of hosts stand alone, without a sentence around them.
-const NAMED: [&str; 4] = ["hosts", "plain", "repo_digests", "daemon_keys"];
+const NAMED: [&str; 5] = ["hosts", "plain", "repo_digests", "daemon_keys", "published"];
 /// Facts that name the one host, board or boot, whatever their form.
 const IDENTITIES: [&str; 4] = ["uuid", "boot_id", "machine_id", "serial"];
 /// Facts whose words are never a host's name: the distribution may be called as the host is.

@@ -51,6 +51,18 @@ fn facts() -> Facts {
         brand: None,
     };
     facts.nvml = Known::Ok(Nvml::Answers(Gpus { devices: vec![device], ..Gpus::default() }));
+    facts.published = Known::Ok(vec![PublishedContainer {
+        name: "db".to_owned(),
+        image: "mirror.corp.example/db:1".to_owned(),
+        ports: [PublishedPort {
+            address: address(10, 7, 3, 9),
+            port: 5432,
+            container_port: 5432,
+            protocol: "tcp".to_owned(),
+        }]
+        .into(),
+        ..PublishedContainer::default()
+    }]);
     facts.daemon_keys = Known::Ok(
         [
             ("/registry-mirrors".to_owned(), "[\"https://mirror.corp.example:5000\"]".to_owned()),
