@@ -1,9 +1,13 @@
 //! What is checked: the current generation of this host, or a profile the user named.
 
 use std::{
+    cell::Cell,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
+
+use tokio::time::sleep;
 
 use super::{Context, inputs, inputs::Sources};
 use crate::{
@@ -12,7 +16,7 @@ use crate::{
     digest::Digest,
     error::{Error, Result},
     host::{
-        facts::{self, Facts},
+        facts::{self, Facts, Wanted},
         generations::{Generation, Generations},
         provision,
     },
@@ -22,6 +26,7 @@ use crate::{
     },
     plan::line_diff,
     profile::{Deployment, Profile},
+    progress::{Event, Unit},
     system::files::Root,
 };
 
@@ -235,13 +240,48 @@ pub fn host_root() -> Result<Arc<Root>> {
     Root::open(Path::new("/")).map(Arc::new)
 }
 
+/// How long facts are gathered before it is said what is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Gathers facts. Where that takes longer than a moment, it says what has not answered yet.
+pub async fn gather(context: &Context, wanted: &Wanted, sources: &facts::Sources) -> Facts {
+    const TASK: &str = "checks";
+    let progress = context.ui.progress();
+    let said = Cell::new(false);
+    let telling = async {
+        sleep(PATIENCE).await;
+        progress.started(TASK, None, Unit::None);
+        said.set(true);
+        let mut before = Vec::new();
+        loop {
+            let now = sources.awaited.names();
+            if now != before {
+                let note = format!("waiting for {}", now.join(", "));
+                let (task, note) = (TASK.into(), Some(note.into()));
+                progress.event(Event::Advanced { task, done: 0, total: None, note });
+                before = now;
+            }
+            sleep(PATIENCE / 10).await;
+        }
+    };
+    let facts = tokio::select! {
+        facts = Box::pin(facts::gather(wanted, sources)) => facts,
+        never = telling => match never {},
+    };
+    if said.get() {
+        progress.finished(TASK, Some(""));
+    }
+    facts
+}
+
 /// Gathers what a subject needs, and judges these layers.
 pub async fn judge(
+    context: &Context,
     subject: &Subject<'_>,
     sources: &facts::Sources,
     layers: &[check::report::Layer],
 ) -> (Report, Facts) {
-    let facts = Box::pin(facts::gather(&subject.wanted, sources)).await;
+    let facts = gather(context, &subject.wanted, sources).await;
     (check::judge(layers, subject, &facts), facts)
 }
 

@@ -27,8 +27,8 @@ pub fn verify(context: &Context, args: &args::ToolkitVerify) -> Result<u8> {
     }
     let subject = held.subject(context, None)?;
     let sources = subject::sources(context, &root);
-    let (found, facts) =
-        context.run(async { Ok(subject::judge(&subject, &sources, &up_to(Layer::Toolkit)).await) })?;
+    let (found, facts) = context
+        .run(async { Ok(subject::judge(context, &subject, &sources, &up_to(Layer::Toolkit)).await) })?;
     gate::save_host(&root, &held, &found, &facts)?;
     if args.smoke_test {
         context.ui.say("smoke test: does not apply, this host has no GPUs");

@@ -3,6 +3,7 @@
 //! Sources are read side by side, each within a time limit: one that hangs makes only its own facts
 //! unknown. Only what is [`Wanted`] is looked at.
 
+mod awaited;
 mod basics;
 mod cdi;
 mod clock;
@@ -33,6 +34,7 @@ mod wanted_host;
 
 pub(in crate::host) use self::basics::parse_os;
 pub use self::{
+    awaited::Awaited,
     clock::Clock,
     data::*,
     device_links::DeviceLinks,
