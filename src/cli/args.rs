@@ -42,7 +42,7 @@ pub struct Global {
     /// More detail; twice: also the log
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// How reports are printed (junit: checks only)
+    /// How reports are printed (junit, html: checks only)
     #[arg(long, global = true, value_enum, default_value = "text", hide_possible_values = false)]
     pub format: FormatArg,
     /// Progress as JSON lines on standard error
@@ -59,6 +59,8 @@ pub enum FormatArg {
     Json,
     /// For test collectors
     Junit,
+    /// One page that can be sent
+    Html,
 }
 
 /// The verbs.
@@ -86,6 +88,10 @@ pub enum Verb {
     )]
     Provision(Provision),
     /// Layer 1: check the host
+    #[command(
+        after_help = "To send what was found: `--format html > report.html` writes one page. `--format json` has the form of \
+        docs/reference/report.schema.json, as for every verb that checks."
+    )]
     Doctor(Doctor),
     /// Layer 2: container engine and GPU access of containers
     #[command(subcommand, arg_required_else_help = true)]

@@ -37,7 +37,7 @@ pub fn run(context: &Context, args: &args::Doctor) -> Result<u8> {
         return judge(context, &subject, file);
     }
     let (found, facts) =
-        context.run(async { Ok(subject::judge(&subject, &sources, &[Layer::Doctor]).await) })?;
+        context.run(async { Ok(subject::judge(context, &subject, &sources, &[Layer::Doctor]).await) })?;
     if let Some(file) = &args.record {
         let host = rustix::system::uname();
         let text = record::write(&facts, &Words::of(&subject.wanted), &host.nodename().to_string_lossy())?;

@@ -25,7 +25,7 @@ mod provision;
 mod receive;
 mod registries;
 mod render;
-mod report;
+pub mod report;
 mod runtime;
 mod secret;
 mod subject;
@@ -66,6 +66,7 @@ pub fn run(
             args::FormatArg::Text => Format::Text,
             args::FormatArg::Json => Format::Json,
             args::FormatArg::Junit => Format::Junit,
+            args::FormatArg::Html => Format::Html,
         },
         quiet: cli.global.quiet,
         verbose: cli.global.verbose,
@@ -85,18 +86,18 @@ pub fn run(
 
 fn verb(context: &Context, verb: args::Verb) -> Result<u8> {
     use args::{Toolkit, Verb};
-    if context.ui.format == Format::Junit
+    if let Some(format) = context.ui.format.of_checks_alone()
         && !matches!(
             verb,
             Verb::Doctor(_)
-                | Verb::Toolkit(_)
+                | Verb::Toolkit(Toolkit::Verify(_))
                 | Verb::Runtime(_)
                 | Verb::Provision(_)
                 | Verb::Up(_)
                 | Verb::Receive(_)
         )
     {
-        return Err(Error::usage("`--format junit` is for checks").hint("use `--format json`"));
+        return Err(Error::usage(format!("`--format {format}` is for checks")).hint("use `--format json`"));
     }
     let done = |()| exit::DONE;
     match verb {

@@ -32,8 +32,10 @@ use crate::{
 
 /// Runs `provision`.
 pub fn run(context: &Context, args: &args::Provision) -> Result<u8> {
-    if context.ui.format == Format::Junit && (args.root.is_some() || args.dry_run || args.no_check) {
-        return Err(Error::usage("`--format junit` is for checks, and there are none to report")
+    if let Some(format) = context.ui.format.of_checks_alone()
+        && (args.root.is_some() || args.dry_run || args.no_check)
+    {
+        return Err(Error::usage(format!("`--format {format}` is for checks, and there are none to report"))
             .hint("use `--format json`"));
     }
     let mut options = wire::Options {
@@ -193,7 +195,7 @@ pub async fn check(context: &Context, root: &Arc<Root>) -> Result<Report> {
     gate::save_host(root, &held, &all, &facts)?;
     for deployment in &held.deployments {
         let subject = held.subject(context, Some(deployment))?;
-        let (found, facts) = subject::judge(&subject, &sources, &up_to(Layer::Runtime)).await;
+        let (found, facts) = subject::judge(context, &subject, &sources, &up_to(Layer::Runtime)).await;
         gate::save_deployment(root, &held, deployment, &found, &facts)?;
         let several = held.deployments.len() > 1;
         all.findings.extend(
@@ -306,6 +308,7 @@ async fn remote(
         Format::Text => {}
         Format::Json => arguments.push_str(" --format json"),
         Format::Junit => arguments.push_str(" --format junit"),
+        Format::Html => arguments.push_str(" --format html"),
     }
     if context.ui.quiet {
         arguments.push_str(" -q");

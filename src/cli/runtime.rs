@@ -40,8 +40,8 @@ pub fn prepare(context: &Context, args: &args::RuntimePrepare) -> Result<u8> {
     let mut subject = held.subject(context, Some(&deployment))?;
     subject.wanted.hf_token = args.require_hf_token;
     let sources = subject::sources(context, &root);
-    let (found, facts) =
-        context.run(async { Ok(subject::judge(&subject, &sources, &up_to(Layer::Runtime)).await) })?;
+    let (found, facts) = context
+        .run(async { Ok(subject::judge(context, &subject, &sources, &up_to(Layer::Runtime)).await) })?;
     gate::save_deployment(&root, &held, &deployment, &found, &facts)?;
     if args.smoke_test {
         context.ui.say("smoke test: does not apply, this host has no GPUs; `bedplate up` starts the engine");

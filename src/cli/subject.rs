@@ -1,10 +1,13 @@
 //! What is checked: the current generation of this host, or a profile the user named.
 
 use std::{
+    cell::Cell,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
+
+use tokio::time::sleep;
 
 use super::{Context, inputs, inputs::Sources};
 use crate::{
@@ -18,7 +21,7 @@ use crate::{
     error::{Error, Result},
     host::{
         cdi,
-        facts::{self, Facts, Known},
+        facts::{self, Facts, Known, Wanted},
         generations::{Generation, Generations},
         provision, smoke,
     },
@@ -28,7 +31,7 @@ use crate::{
     },
     plan::line_diff,
     profile::{Deployment, GpuAccess, Profile},
-    progress::Unit,
+    progress::{Event, Unit},
     system::files::Root,
     ui::text,
 };
@@ -248,13 +251,48 @@ pub fn host_root() -> Result<Arc<Root>> {
     Root::open(Path::new("/")).map(Arc::new)
 }
 
+/// How long facts are gathered before it is said what is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Gathers facts. Where that takes longer than a moment, it says what has not answered yet.
+pub async fn gather(context: &Context, wanted: &Wanted, sources: &facts::Sources) -> Facts {
+    const TASK: &str = "checks";
+    let progress = context.ui.progress();
+    let said = Cell::new(false);
+    let telling = async {
+        sleep(PATIENCE).await;
+        progress.started(TASK, None, Unit::None);
+        said.set(true);
+        let mut before = Vec::new();
+        loop {
+            let now = sources.awaited.names();
+            if now != before {
+                let note = format!("waiting for {}", now.join(", "));
+                let (task, note) = (TASK.into(), Some(note.into()));
+                progress.event(Event::Advanced { task, done: 0, total: None, note });
+                before = now;
+            }
+            sleep(PATIENCE / 10).await;
+        }
+    };
+    let facts = tokio::select! {
+        facts = Box::pin(facts::gather(wanted, sources)) => facts,
+        never = telling => match never {},
+    };
+    if said.get() {
+        progress.finished(TASK, Some(""));
+    }
+    facts
+}
+
 /// Gathers what a subject needs, and judges these layers.
 pub async fn judge(
+    context: &Context,
     subject: &Subject<'_>,
     sources: &facts::Sources,
     layers: &[check::report::Layer],
 ) -> (Report, Facts) {
-    let facts = Box::pin(facts::gather(&subject.wanted, sources)).await;
+    let facts = gather(context, &subject.wanted, sources).await;
     (check::judge(layers, subject, &facts), facts)
 }
 
@@ -271,7 +309,7 @@ pub async fn prove(
     layers: &[check::report::Layer],
 ) -> Result<(Report, Facts)> {
     subject.wanted.smoke = true;
-    let (report, mut facts) = judge(subject, sources, layers).await;
+    let (report, mut facts) = judge(context, subject, sources, layers).await;
     let due =
         report.findings.iter().any(|finding| finding.id == SMOKE && finding.outcome == Outcome::Unknown);
     let Some((locked, gpus)) = subject.lock.as_ref().zip(gpus(subject.profile)).filter(|_| due) else {
@@ -298,7 +336,7 @@ pub async fn prove(
         progress.started("restart Docker", None, Unit::None);
         smoke::restart_engine().await?;
         progress.finished("restart Docker", None);
-        facts = Box::pin(facts::gather(&subject.wanted, sources)).await;
+        facts = gather(context, &subject.wanted, sources).await;
     }
     let task = format!("GPUs in a container of `{key}`");
     progress.started(&task, None, Unit::None);
@@ -325,7 +363,7 @@ pub async fn refresh_cdi(
     if profile.container.gpu_access != GpuAccess::Cdi || !profile.wants_gpus() || toolkit.is_some() {
         return Ok(());
     }
-    let facts = Box::pin(facts::gather(&facts::Wanted::of_profile(profile), sources)).await;
+    let facts = gather(context, &Wanted::of_profile(profile), sources).await;
     if let Some(cdi::Written::New(gpus, driver)) = cdi::refresh(root, &facts)? {
         context.ui.say(&format!(
             "`{}`: the CDI specification of {} with driver {driver}",

@@ -27,7 +27,7 @@ pub fn verify(context: &Context, args: &args::ToolkitVerify) -> Result<u8> {
         if args.smoke_test || args.thorough {
             return Box::pin(subject::prove(context, &root, &mut subject, &sources, &layers)).await;
         }
-        Ok(subject::judge(&subject, &sources, &layers).await)
+        Ok(subject::judge(context, &subject, &sources, &layers).await)
     })?;
     gate::save_host(&root, &held, &found, &facts)?;
     if args.smoke_test && !held.profile.wants_gpus() {

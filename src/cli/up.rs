@@ -133,7 +133,7 @@ async fn ask_gate(
     let Some((number, lock)) = held.generation else { return Err(subject::not_provisioned()) };
     let subject = held.subject(context, Some(deployment))?;
     let (mut again, facts) = {
-        let facts = facts::gather(&subject.wanted, sources).await;
+        let facts = subject::gather(context, &subject.wanted, sources).await;
         (check::judge_only(&AGAIN, &subject, &facts), facts)
     };
     let now = |facts: &facts::Facts| Now {
@@ -155,7 +155,7 @@ async fn ask_gate(
         let (found, host_facts) =
             Box::pin(subject::prove(context, root, &mut whole, sources, &layers)).await?;
         gate::save_host(root, held, &found, &host_facts)?;
-        let facts = facts::gather(&subject.wanted, sources).await;
+        let facts = subject::gather(context, &subject.wanted, sources).await;
         let found = check::judge(&up_to(Layer::Runtime), &subject, &facts);
         gate::save_deployment(root, held, deployment, &found, &facts)?;
         again = check::judge_only(&AGAIN, &subject, &facts);
@@ -253,10 +253,13 @@ fn finish(
     seen: &facts::Facts,
 ) -> Result<u8> {
     if matches!(done.ended, Ended::NotWaited) {
-        if context.ui.format == Format::Json {
-            context.ui.json(&serde_json::json!({
+        match context.ui.format {
+            Format::Text => {}
+            Format::Json => context.ui.json(&serde_json::json!({
                 "schema": 1, "deployment": deployment.name, "started": true, "waited": false,
-            }))?;
+            }))?,
+            // Nothing was looked at after the start.
+            Format::Junit | Format::Html => _ = report::print(context, &below)?,
         }
         context.ui.say(&format!(
             "started, not waited for: see `bedplate status {}`, and `bedplate up` again for the checks of layer 4",

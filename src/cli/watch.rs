@@ -9,7 +9,10 @@ use std::{collections::BTreeSet, convert::Infallible, fmt::Write as _, path::Pat
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Context, args, doctor, inputs, report, subject::Held};
+use super::{
+    Context, args, doctor, inputs, report,
+    subject::{self, Held},
+};
 use crate::{
     check::{
         self,
@@ -32,10 +35,11 @@ const REST_SHARE: u32 = 10;
 
 /// Runs until a signal comes, which is its end: 130 or 143.
 pub fn run(context: &Context, args: &args::Doctor, sources: &Sources) -> Result<u8> {
-    if context.ui.format == Format::Junit {
-        return Err(
-            Error::usage("`--watch` has no end that JUnit could be written at").hint("use `--format json`")
-        );
+    if let Some(format) = context.ui.format.of_checks_alone() {
+        return Err(Error::usage(format!(
+            "`--watch` has no end that `--format {format}` could be written at"
+        ))
+        .hint("use `--format json`"));
     }
     let watch = Watch {
         context,
@@ -121,7 +125,7 @@ impl Watch<'_> {
         let subject = doctor::of_host(self.context, &held, named)?;
         let stamp = facts::stamp(&subject.wanted, self.sources).await;
         let started = Instant::now();
-        let facts = Box::pin(facts::gather(&subject.wanted, self.sources)).await;
+        let facts = subject::gather(self.context, &subject.wanted, self.sources).await;
         let rest = rest(started.elapsed(), self.interval);
         let report = check::judge(&[Layer::Doctor], &subject, &facts);
         Ok(Seen { report, wanted: subject.wanted, stamp, rest })

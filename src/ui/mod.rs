@@ -20,6 +20,19 @@ pub enum Format {
     Json,
     /// For test collectors.
     Junit,
+    /// For people elsewhere: one page that can be sent.
+    Html,
+}
+
+impl Format {
+    /// Its name on the command line, where it can hold nothing but a report of checks.
+    pub fn of_checks_alone(self) -> Option<&'static str> {
+        match self {
+            Self::Text | Self::Json => None,
+            Self::Junit => Some("junit"),
+            Self::Html => Some("html"),
+        }
+    }
 }
 
 /// Where output goes and how much of it.

@@ -26,9 +26,14 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [
 
 /// Columns of the terminal on standard output, or 100.
 pub fn width() -> u16 {
-    rustix::termios::tcgetwinsize(std::io::stdout())
-        .ok()
-        .map(|size| size.ws_col)
-        .filter(|columns| *columns >= 40)
-        .unwrap_or(100)
+    columns().filter(|columns| *columns >= 40).unwrap_or(100)
+}
+
+/// Columns of the terminal on standard output, at least 20. `None`: there is none, or it does not say; a line is a line.
+pub fn terminal_width() -> Option<usize> {
+    columns().filter(|columns| *columns > 0).map(|columns| usize::from(columns).max(20))
+}
+
+fn columns() -> Option<u16> {
+    Some(rustix::termios::tcgetwinsize(std::io::stdout()).ok()?.ws_col)
 }

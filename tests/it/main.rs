@@ -11,6 +11,7 @@ mod imports;
 mod packages;
 mod reference;
 mod registry;
+mod reports;
 mod support;
 mod verify;
 mod workflow;

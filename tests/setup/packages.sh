@@ -20,6 +20,8 @@ packages=(
   openssl
   # what tests and benchmarks compare with or read with
   jq curl nix-bin hyperfine procps nginx-light
+  # reports: their schema, and their page in a browser
+  python3-jsonschema chromium-headless-shell
   # lints
   shellcheck
 )

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    awaited::Awaited,
     basics::{self, known, one_line},
     cdi,
     data::{Facts, Known, Listener, Nvml, Resolution, SecretState},
@@ -55,6 +56,8 @@ pub struct Sources {
     pub limit: Duration,
     /// How long a name server or the hub may take.
     pub network_limit: Duration,
+    /// Those that are asked now, for who wants to say so.
+    pub awaited: Awaited,
     /// Those that were asked and have not answered.
     hanging: Hanging,
 }
@@ -72,6 +75,7 @@ impl Sources {
             tokens: BTreeMap::new(),
             limit: Duration::from_secs(10),
             network_limit: Duration::from_secs(10),
+            awaited: Awaited::default(),
             hanging: Hanging::default(),
         }
     }
@@ -112,6 +116,7 @@ pub(super) async fn aside<T: Send + 'static>(
     if hanging.list().iter().any(|(_, other)| *other == this) {
         return Known::unknown(format!("{what} has not answered since an earlier look"));
     }
+    let _asked = sources.awaited.ask(what.trim_end_matches(','));
     let (tell, mut answer) = oneshot::channel();
     let returned = Returned(hanging.clone());
     let started = thread::Builder::new().name("facts".to_owned()).spawn(move || {
@@ -210,6 +215,7 @@ async fn everything(wanted: &Wanted, sources: &Sources) -> Facts {
         aside(sources, "`/proc/net`", move || listeners(&ports))
     };
     let daemon = async {
+        let _asked = sources.awaited.ask("Docker");
         timeout(limit, docker::ask(&tree, &sources.docker_socket, wanted)).await.unwrap_or_else(|_| {
             let why = format!("Docker did not answer within {} s", limit.as_secs_f32());
             FromDocker {
@@ -296,6 +302,7 @@ async fn second(wanted: &Wanted, sources: &Sources, tree: &Tree, facts: &mut Fac
     };
     let names = names(wanted, facts);
     let names = futures_util::future::join_all(names.into_iter().map(async |name| {
+        let _asked = sources.awaited.ask(&format!("the address of `{name}`"));
         let found = match network::resolve(&name, sources.network_limit).await {
             Ok(addresses) => Resolution::Addresses(addresses),
             Err(error) => Resolution::Failed(one_line(&error)),

@@ -3,6 +3,7 @@
 //! Sources are read side by side, each within a time limit: one that hangs makes only its own facts
 //! unknown. Only what is [`Wanted`] is looked at.
 
+mod awaited;
 mod basics;
 mod cdi;
 mod clock;
@@ -37,8 +38,8 @@ mod wanted_host;
 pub(crate) use self::basics::above;
 #[cfg(test)]
 pub(in crate::host) use self::cdi::specs;
-pub(in crate::host) use self::{basics::parse_os, tree::Tree};
 pub use self::{
+    awaited::Awaited,
     clock::Clock,
     data::*,
     device_links::DeviceLinks,
@@ -58,6 +59,7 @@ pub use self::{
     wanted::{Wanted, registry_host},
     wanted_host::WantedOfHost,
 };
+pub(in crate::host) use self::{basics::parse_os, tree::Tree};
 pub use crate::gpu::{
     Errors, Fabric, FabricState, Health, Holder, MemoryUse, Mode, Of, Reading, Remaps, Retired, Slowed,
 };

@@ -66,6 +66,7 @@ pub(super) async fn ask_hub(
         Ok(client) => client,
         Err(error) => return Said { hub: Known::unknown(one_line(&error)), described: None },
     };
+    let _asked = sources.awaited.ask("the hub");
     let asked = timeout(sources.network_limit, hub::ask(&client, endpoint, model, token.as_ref())).await;
     let answer = match asked {
         Ok(Ok(answer)) => answer,

@@ -37,6 +37,7 @@ impl Rest {
             };
             let mut clock = services.await;
             if let Known::Ok(clock) = &mut clock {
+                let _asked = sources.awaited.ask("the time service");
                 clock::ask(&tree, clock, limit).await;
             }
             clock

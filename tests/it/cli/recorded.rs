@@ -88,7 +88,9 @@ fn a_file_that_holds_no_facts_is_refused() {
         arguments.extend([both[1], "y"]);
         place.run(arguments).exits(2).says("cannot be used with");
     }
-    place.refuses(["doctor", "p", "--watch", "--format", "junit"], 2, &["--watch"], "--format json");
+    for format in ["junit", "html"] {
+        place.refuses(["doctor", "p", "--watch", "--format", format], 2, &["--watch"], "--format json");
+    }
 }
 
 #[test]

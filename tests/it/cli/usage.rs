@@ -48,11 +48,21 @@ fn verbs_of_later_parts_say_so() {
 }
 
 #[test]
-fn junit_is_for_checks() {
+fn junit_and_html_are_for_checks() {
     let place = Place::with("", "");
-    for verb in [&["lock", "p"][..], &["explain"], &["bundle", "p", "-o", "x"], &["init", "x"], &["list"]] {
-        let arguments = verb.iter().copied().chain(["--format", "junit"]);
-        place.refuses(arguments, 2, &["`--format junit` is for checks"], "--format json");
+    for verb in [
+        &["lock", "p"][..],
+        &["explain"],
+        &["bundle", "p", "-o", "x"],
+        &["init", "x"],
+        &["list"],
+        &["toolkit", "install", "p"],
+        &["provision", "p", "--dry-run"],
+    ] {
+        for format in ["junit", "html"] {
+            let arguments = verb.iter().copied().chain(["--format", format]);
+            place.refuses(arguments, 2, &[&format!("`--format {format}` is for checks")], "--format json");
+        }
     }
 }
 
