@@ -18,6 +18,7 @@ mod support;
 mod stories {
     /// Each with a machine of its own.
     mod alone {
+        mod cdi;
         mod gpu;
         mod image;
         mod kernel;

@@ -213,6 +213,7 @@ fn words(hub: &Hub) -> &'static str {
         Hub::Allowed { .. } => "the model may be fetched",
         Hub::TokenRejected => "the token is not valid (401)",
         Hub::TokenNeeded => "a token is needed, and none was sent (401)",
+        Hub::Gated => "the model is gated, and no token was sent",
         Hub::Forbidden => "the token has no access (403)",
         Hub::NotFound => "no such model (404)",
     }
@@ -232,7 +233,7 @@ fn no_token(case: &Case<'_>) -> Sign {
             Err(why) => open = Some(format!("`{name}`: {why}")),
         }
     }
-    match (by_hub(case, |hub| matches!(hub, Hub::TokenNeeded)), open) {
+    match (by_hub(case, |hub| matches!(hub, Hub::TokenNeeded | Hub::Gated)), open) {
         (Sign::Open(_), Some(why)) => Sign::Open(why),
         (Sign::Open(_), None) if !case.deployments().is_empty() => {
             Sign::no("the token resolves to something")
