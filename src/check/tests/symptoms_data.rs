@@ -280,8 +280,7 @@ pub(super) const ROWS: &[Row] = &[
         third(w, |gpu| gpu.memory = Reading::Value(MemoryUse { total: 80 * GIB, used: 40 * GIB }));
     }),
     Row("symptom.gpu-memory", Decided("too-large"), MEMORY, |w| {
-        let Known::Ok(Some(model)) = &mut w.facts.models.get_mut("qwen72b").unwrap().local else { return };
-        model.weights = 400 * GIB;
+        w.facts.models.get_mut("qwen72b").unwrap().weights = Known::Ok(400 * GIB);
     }),
     Row("symptom.gpu-memory", Undecided(&["too-large"]), MEMORY, |_| ()),
     Row("symptom.gpu-memory", Undecided(&["held", "too-large"]), MEMORY, |w| {
