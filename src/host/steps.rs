@@ -1,6 +1,6 @@
 //! One step at a time: each idempotent, each whole or not at all.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use super::{
     apply::{Context, Work},
@@ -16,6 +16,7 @@ use crate::{
     plan::Step,
     progress::Unit,
     system::{
+        confine::{self, Done, Job, Orders},
         files::{self, Owner, Root},
         process::Command,
     },
@@ -172,17 +173,20 @@ async fn docker<'w>(work: &'w mut Work<'_>) -> Result<&'w Docker> {
 /// would make waits for the first boot.
 async fn account(work: &mut Work<'_>, name: &str, program: &str, arguments: &[&str]) -> Result<()> {
     let root = work.context.root;
-    let mut command = Command::new(program).timeout(RESTART).package("passwd");
-    if !root.is_host() {
-        command = command.args(["--root", &root.path().to_string_lossy()]);
-        // The day of the last change of a password (shadow(5)) is by this clock where it is set (shadow, `gettime`).
-        if let Some(dated) = work.context.look.dated {
-            command = command.env("SOURCE_DATE_EPOCH", dated.as_second().to_string());
+    let ran = match work.context.look.dated {
+        Some(dated) if !root.is_host() && root.exists(&format!("/usr/sbin/{program}"))? => {
+            account_as_the_tree_does(work, dated, program, arguments).await
         }
-    }
-    let ran = command.args(arguments.iter().copied()).check().await;
+        _ => {
+            let mut command = Command::new(program).timeout(RESTART).package("passwd");
+            if !root.is_host() {
+                command = command.args(["--root", &root.path().to_string_lossy()]);
+            }
+            command.args(arguments.iter().copied()).check().await.map(drop)
+        }
+    };
     match ran {
-        Ok(_) => Ok(()),
+        Ok(()) => Ok(()),
         Err(error) if !root.is_host() => {
             work.unmade.insert(name.to_owned());
             work.record.accounts.remove(name);
@@ -192,6 +196,35 @@ async fn account(work: &mut Work<'_>, name: &str, program: &str, arguments: &[&s
         }
         Err(error) => Err(error),
     }
+}
+
+/// Runs the tree's own tool, confined: other releases of it write other files (shadow 4.13 makes an entry of
+/// `/var/log/lastlog`), and the tree is to be the same on every machine. The day that an account is made on is `dated`
+/// (shadow, `gettime`).
+async fn account_as_the_tree_does(
+    work: &Work<'_>,
+    dated: jiff::Timestamp,
+    program: &str,
+    arguments: &[&str],
+) -> Result<()> {
+    let mut words = vec![format!("/usr/sbin/{program}")];
+    words.extend(arguments.iter().map(|&word| word.to_owned()));
+    let job = Job {
+        what: words.join(" "),
+        arguments: words,
+        environment: BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), dated.as_second().to_string())]),
+    };
+    let context = work.context;
+    let root = context.root.path().to_path_buf();
+    let orders = Orders { root, stand_ins: BTreeMap::new(), jobs: vec![job], clock: None };
+    // `/proc/self/exe` would be another program by the time it is started.
+    let this = std::env::current_exe().doing(|| "finding this program")?;
+    let output = confine::room(&this, &orders)?.timeout(RESTART).run().await?;
+    let done = output.text().lines().next().and_then(|line| serde_json::from_str::<Done>(line).ok());
+    if done.is_some_and(|done| done.code == Some(0)) {
+        return Ok(());
+    }
+    Err(Error::failed(format!("`{program}` of the tree failed: {}", output.stderr_tail.trim())))
 }
 
 async fn keep(work: &mut Work<'_>, name: &str, credential: Option<&str>) -> Result<()> {
