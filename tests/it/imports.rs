@@ -111,8 +111,8 @@ fn the_rule_sees_every_form_of_import() {
 fn module_of(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("src/")?;
     match rest.split_once('/') {
-        // The launcher is a program of its own (build.rs), with no crate to import from.
-        Some(("launch", _)) => None,
+        // Programs of their own (build.rs), with no crate to import from.
+        Some(("launch" | "probe", _)) => None,
         Some((module, _)) => Some(module),
         None if rest == "lib.rs" || rest == "main.rs" => None,
         None => rest.strip_suffix(".rs"),

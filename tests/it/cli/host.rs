@@ -62,6 +62,7 @@ fn a_docker_that_never_answers() {
     let json = place.run(["toolkit", "verify", "p", "--format", "json"]).exits(3).json();
     let docker = finding(&json, "docker.daemon");
     assert!(docker["outcome"] == "fail" || docker["outcome"] == "unknown", "{json}");
+    assert_eq!(json["blame"], "toolkit", "{json}");
     assert!(start.elapsed().as_secs() < 30);
 }
 
