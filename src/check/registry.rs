@@ -226,7 +226,7 @@ const REST: &[Check] = &[
             [
                 "driver version and host paths that the CDI specification names, against the loaded driver and what is there",
                 "a specification of the driver before gives containers libraries that do not match",
-                "`bedplate toolkit install` writes it; where the vendor's toolkit is installed: `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
+                "`bedplate provision` or `bedplate toolkit install` writes it; where the vendor's toolkit is installed: `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
             ],
         ),
         &[],

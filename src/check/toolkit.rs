@@ -103,25 +103,25 @@ pub(super) fn wiring(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         },
     }
     match facts.cdi.as_result() {
-        Ok(specs) => specification(&mut tally, specs, facts),
+        Ok(specs) => specification(&mut tally, specs, subject, facts),
         Err(why) => tally.unknown(why),
     }
     tally.verdict("Docker takes CDI devices, and there is a specification", "nothing to look at")
 }
 
-fn specification(tally: &mut Tally, specs: &[CdiSpec], facts: &Facts) {
+fn specification(tally: &mut Tally, specs: &[CdiSpec], subject: &Subject<'_>, facts: &Facts) {
     let ours: Vec<&CdiSpec> = specs.iter().filter(|spec| spec.kind.as_deref() == Some(KIND)).collect();
     for spec in specs.iter().filter(|spec| spec.broken.is_some()) {
         let why = spec.broken.as_deref().unwrap_or_default();
-        tally.bad(format!("`{}` is broken: {why}", spec.path), generate(facts));
+        tally.bad(format!("`{}` is broken: {why}", spec.path), generate(subject, facts));
     }
     if ours.is_empty() {
-        return tally.bad(format!("there is no CDI specification of `{KIND}`"), generate(facts));
+        return tally.bad(format!("there is no CDI specification of `{KIND}`"), generate(subject, facts));
     }
     for spec in ours {
         let devices: Vec<&str> = spec.devices.iter().map(String::as_str).collect();
         if devices.is_empty() {
-            tally.bad(format!("`{}` names no device", spec.path), generate(facts));
+            tally.bad(format!("`{}` names no device", spec.path), generate(subject, facts));
         } else {
             tally.good(format!("`{}`: {}", spec.path, devices.join(", ")));
         }
@@ -129,11 +129,13 @@ fn specification(tally: &mut Tally, specs: &[CdiSpec], facts: &Facts) {
 }
 
 /// Who writes the specification: the vendor's toolkit where it is installed, else bedplate.
-fn generate(facts: &Facts) -> &'static str {
+fn generate(subject: &Subject<'_>, facts: &Facts) -> &'static str {
     if facts.toolkit.ok().is_some_and(|toolkit| toolkit.version.is_some()) {
         "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`"
-    } else {
+    } else if subject.profile.host.pin_packages {
         "`bedplate toolkit install` writes it; remove one that is left of another toolkit"
+    } else {
+        "`bedplate provision` writes it; remove one that is left of another toolkit"
     }
 }
 
@@ -155,7 +157,7 @@ pub(super) fn cdi_fresh(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     if ours.is_empty() {
         return Verdict::fail(format!("there is no CDI specification of `{KIND}`"))
             .saw("looked in `/etc/cdi` and `/var/run/cdi`")
-            .next(generate(facts));
+            .next(generate(subject, facts));
     }
     for spec in ours {
         let path = &spec.path;
@@ -163,17 +165,17 @@ pub(super) fn cdi_fresh(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         if !other.is_empty() {
             tally.bad(
                 format!("`{path}` was made for driver {}, {loaded} is loaded", other.join(", ")),
-                generate(facts),
+                generate(subject, facts),
             );
         } else if let Some(first) = spec.missing.first() {
             tally.bad(
                 format!("`{path}` names {} paths that are not there, such as `{first}`", spec.missing.len()),
-                generate(facts),
+                generate(subject, facts),
             );
         } else if spec.versions.is_empty() {
             tally.unknown_until(
                 format!("`{path}` names no library with a version, so its driver is not known"),
-                generate(facts),
+                generate(subject, facts),
             );
         } else {
             tally.good(format!("`{path}`: made for driver {loaded}, all its paths are there"));

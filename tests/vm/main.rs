@@ -18,7 +18,6 @@ mod support;
 mod stories {
     /// Each with a machine of its own.
     mod alone {
-        mod cdi;
         mod gpu;
         mod image;
         mod kernel;
