@@ -129,7 +129,7 @@ fn specification(tally: &mut Tally, specs: &[CdiSpec], subject: &Subject<'_>, fa
 }
 
 /// Who writes the specification: the vendor's toolkit where it is installed, else bedplate.
-fn generate(subject: &Subject<'_>, facts: &Facts) -> &'static str {
+pub(super) fn generate(subject: &Subject<'_>, facts: &Facts) -> &'static str {
     if facts.toolkit.ok().is_some_and(|toolkit| toolkit.version.is_some()) {
         "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`"
     } else if subject.profile.host.pin_packages {

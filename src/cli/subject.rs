@@ -15,9 +15,9 @@ use crate::{
         self, Locked, Subject,
         report::{Outcome, Report},
     },
-    deploy::{Paths, state, state::WantedState},
+    deploy::{Paths, spec::all_gpus, state, state::WantedState},
     digest::Digest,
-    docker::{Docker, Gpus},
+    docker::Docker,
     error::{Error, Result},
     host::{
         cdi,
@@ -312,7 +312,9 @@ pub async fn prove(
     let (report, mut facts) = judge(context, subject, sources, layers).await;
     let due =
         report.findings.iter().any(|finding| finding.id == SMOKE && finding.outcome == Outcome::Unknown);
-    let Some((locked, gpus)) = subject.lock.as_ref().zip(gpus(subject.profile)).filter(|_| due) else {
+    let Some((locked, gpus)) =
+        subject.lock.as_ref().zip(all_gpus(subject.profile.container.gpu_access)).filter(|_| due)
+    else {
         return Ok((report, facts));
     };
     let Some((key, image)) = smoke::image(locked.lock) else { return Ok((report, facts)) };
@@ -331,7 +333,7 @@ pub async fn prove(
     if subject.wanted.thorough {
         refuse_to_end_containers(&facts, &docker).await?;
         progress.started("GPUs after a daemon-reload", None, Unit::None);
-        reloaded = known(smoke::reload(lab).await);
+        reloaded = facts::known(smoke::reload(lab).await);
         progress.finished("GPUs after a daemon-reload", None);
         progress.started("restart Docker", None, Unit::None);
         smoke::restart_engine().await?;
@@ -341,7 +343,7 @@ pub async fn prove(
     let task = format!("GPUs in a container of `{key}`");
     progress.started(&task, None, Unit::None);
     let docker = Docker::connect(&sources.docker_socket).await?;
-    facts.smoke = known(smoke::smoke(smoke::Lab { docker: &docker, ..lab }).await);
+    facts.smoke = facts::known(smoke::smoke(smoke::Lab { docker: &docker, ..lab }).await);
     facts.smoke_reload = reloaded;
     progress.finished(&task, None);
     Ok((check::judge(layers, subject, &facts), facts))
@@ -372,27 +374,6 @@ pub async fn refresh_cdi(
         ));
     }
     Ok(())
-}
-
-/// What a smoke test could not look at is unknown, with the reason.
-fn known<T>(found: Result<T>) -> Known<T> {
-    match found {
-        Ok(found) => Known::Ok(found),
-        Err(error) => {
-            let causes = error.causes();
-            let because = causes.iter().map(|cause| format!(": {cause}")).collect::<String>();
-            Known::unknown(format!("{}{because}", error.message()))
-        }
-    }
-}
-
-/// How containers of this profile ask for all GPUs; `None`: they get none.
-fn gpus(profile: &Profile) -> Option<Gpus> {
-    match profile.container.gpu_access {
-        GpuAccess::None => None,
-        GpuAccess::Cdi => Some(Gpus::Cdi(vec!["nvidia.com/gpu=all".to_owned()])),
-        GpuAccess::NvidiaRuntime => Some(Gpus::NvidiaAll),
-    }
 }
 
 /// A restart of Docker ends every container, unless it has live-restore.

@@ -207,11 +207,19 @@ fn mounts(service: &Service, around: Surroundings<'_>) -> Vec<Mount> {
     mounts
 }
 
+/// How all GPUs are asked for. A host without GPUs: the same road, without them.
+pub fn all_gpus(access: GpuAccess) -> Option<Gpus> {
+    match access {
+        GpuAccess::None => None,
+        GpuAccess::Cdi => Some(Gpus::Cdi(vec!["nvidia.com/gpu=all".to_owned()])),
+        GpuAccess::NvidiaRuntime => Some(Gpus::NvidiaAll),
+    }
+}
+
 fn gpus(service: &Service, access: GpuAccess) -> Result<Option<Gpus>> {
     let Some(wanted) = &service.gpus else { return Ok(None) };
     Ok(match (access, wanted) {
-        // A host without GPUs: the same road, without them.
-        (GpuAccess::None, GpuIds::All) => None,
+        (access, GpuIds::All) => all_gpus(access),
         (GpuAccess::None, GpuIds::List(ids)) => {
             return Err(Error::usage(format!(
                 "service `{}` asks for GPUs {}, and the profile gives containers none",
@@ -220,11 +228,9 @@ fn gpus(service: &Service, access: GpuAccess) -> Result<Option<Gpus>> {
             ))
             .hint("set `[container] gpu-access` to \"cdi\" in the profile"));
         }
-        (GpuAccess::Cdi, GpuIds::All) => Some(Gpus::Cdi(vec!["nvidia.com/gpu=all".to_owned()])),
         (GpuAccess::Cdi, GpuIds::List(ids)) => {
             Some(Gpus::Cdi(ids.iter().map(|id| format!("nvidia.com/gpu={id}")).collect()))
         }
-        (GpuAccess::NvidiaRuntime, GpuIds::All) => Some(Gpus::NvidiaAll),
         (GpuAccess::NvidiaRuntime, GpuIds::List(ids)) => Some(Gpus::Nvidia(ids.clone())),
     })
 }

@@ -25,7 +25,7 @@ use super::{
 use crate::error::Result;
 
 /// A container to be made, as plain data. Serialised it is canonical: maps are sorted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct NewContainer {
     /// Name on the host.
     pub name: String,

@@ -217,9 +217,7 @@ async fn account_as_the_tree_does(
     let context = work.context;
     let root = context.root.path().to_path_buf();
     let orders = Orders { root, stand_ins: BTreeMap::new(), jobs: vec![job], clock: None };
-    // `/proc/self/exe` would be another program by the time it is started.
-    let this = std::env::current_exe().doing(|| "finding this program")?;
-    let output = confine::room(&this, &orders)?.timeout(RESTART).run().await?;
+    let output = confine::room(&confine::this_program()?, &orders)?.timeout(RESTART).run().await?;
     let done = output.text().lines().next().and_then(|line| serde_json::from_str::<Done>(line).ok());
     if done.is_some_and(|done| done.code == Some(0)) {
         return Ok(());

@@ -84,6 +84,14 @@ pub struct Done {
     pub milliseconds: u64,
 }
 
+/// This program, as a path that can be started again.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().doing(|| "finding this program")
+}
+
 /// The command that makes the room and starts `program` (this program) in it as `program confine`.
 ///
 /// It ends when this process does, even by a kill: `setpriv --pdeathsig` for `unshare`, `--kill-child` for the room.

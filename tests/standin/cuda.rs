@@ -5,6 +5,8 @@
 //! `cuDevicePrimaryCtxRetain` returns), `capability 9 0`, `wrong 1` (this device calculates wrong), `hang 1`.
 //! It keeps memory on the host and does what the probe's kernel does. Codes and signatures: `cuda.h`.
 
+mod script;
+
 use std::{
     ffi::{CStr, c_char, c_int, c_uint, c_void},
     sync::atomic::{AtomicI32, Ordering},
@@ -13,35 +15,13 @@ use std::{
 const NAME: &[u8] = b"Stand-in\0";
 static CURRENT: AtomicI32 = AtomicI32::new(-1);
 
-#[repr(C)]
-struct DlInfo {
-    file: *const c_char,
-    base: *mut c_void,
-    name: *const c_char,
-    address: *mut c_void,
-}
-
 unsafe extern "C" {
-    fn dladdr(address: *const c_void, info: *mut DlInfo) -> c_int;
     fn malloc(bytes: usize) -> *mut c_void;
     fn free(memory: *mut c_void);
 }
 
 fn script(key: &str) -> Option<String> {
-    let mut info =
-        DlInfo { file: std::ptr::null(), base: std::ptr::null_mut(), name: std::ptr::null(), address: std::ptr::null_mut() };
-    // SAFETY: the address is of this library's own code, and `info` lives through the call.
-    let file = unsafe {
-        if dladdr(cuInit as *const c_void, &raw mut info) == 0 || info.file.is_null() {
-            return None;
-        }
-        CStr::from_ptr(info.file)
-    };
-    let text = std::fs::read_to_string(format!("{}.script", file.to_str().ok()?)).ok()?;
-    text.lines().find_map(|line| {
-        let (word, rest) = line.split_once(' ')?;
-        (word == key).then(|| rest.to_owned())
-    })
+    script::value(cuInit as *const c_void, key)
 }
 
 fn number(key: &str) -> Option<c_int> {

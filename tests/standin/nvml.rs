@@ -32,10 +32,10 @@
 //!
 //! Codes and structures: `nvml.h`.
 
+mod script;
+
 use std::{
-    ffi::{CStr, c_char, c_int, c_uint, c_void},
-    os::unix::ffi::OsStrExt,
-    path::PathBuf,
+    ffi::{c_char, c_int, c_uint, c_void},
 };
 
 const SUCCESS: c_int = 0;
@@ -52,41 +52,9 @@ const BRAND: c_uint = 14;
 type Device = *mut c_void;
 type Answer<T> = Result<T, c_int>;
 
-#[repr(C)]
-struct DlInfo {
-    file: *const c_char,
-    base: *mut c_void,
-    name: *const c_char,
-    address: *mut c_void,
-}
-
-unsafe extern "C" {
-    fn dladdr(address: *const c_void, info: *mut DlInfo) -> c_int;
-}
-
 /// The script's value of `key`.
 fn script(key: &str) -> Option<String> {
-    let mut info = DlInfo {
-        file: std::ptr::null(),
-        base: std::ptr::null_mut(),
-        name: std::ptr::null(),
-        address: std::ptr::null_mut(),
-    };
-    // SAFETY: the address is of this library's own code, and `info` lives through the call.
-    let file = unsafe {
-        if dladdr(nvmlShutdown as *const c_void, &raw mut info) == 0 || info.file.is_null() {
-            return None;
-        }
-        CStr::from_ptr(info.file)
-    };
-    let mut path = PathBuf::from(std::ffi::OsStr::from_bytes(file.to_bytes())).into_os_string();
-    path.push(".script");
-    let text = std::fs::read_to_string(path).ok()?;
-    text.lines().rev().find_map(|line| {
-        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        let rest = rest.split_once(" #").map_or(rest, |(value, _)| value);
-        (word == key).then(|| rest.trim().to_owned())
-    })
+    script::value(nvmlShutdown as *const c_void, key)
 }
 
 fn number(key: &str) -> Option<c_uint> {

@@ -25,9 +25,9 @@ use database::Triggers;
 use order::Order;
 use package::Package;
 use scripts::Room;
-pub use scripts::this_program;
 use unpack::{Contents, Unpacking};
 
+pub use crate::system::confine::this_program;
 use crate::{
     build::{kept::Trees, owners::Diversions},
     error::{Error, Result},

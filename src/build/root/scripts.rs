@@ -1,10 +1,6 @@
 //! Maintainer scripts and dpkg itself, run confined in the tree.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use super::package::Package;
 use crate::{
@@ -146,12 +142,4 @@ fn last_lines(said: &str) -> String {
     let lines: Vec<&str> = said.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     let from = lines.len().saturating_sub(LINES);
     lines[from..].iter().map(|line| format!("\n  {line}")).collect()
-}
-
-/// This program, as a path that can be started again.
-///
-/// # Errors
-/// The kernel does not say.
-pub fn this_program() -> Result<PathBuf> {
-    std::env::current_exe().doing(|| "finding this program")
 }

@@ -2,9 +2,12 @@
 
 use super::{Case, Cause, Layer, Repair, Sign, Symptom};
 use crate::{
-    check::toolkit::{KIND, engine},
+    check::toolkit::{KIND, engine, generate},
     profile::GpuAccess,
 };
+
+/// Who makes a specification, where it is not known whether the vendor's toolkit is there.
+const WRITES: &str = "`bedplate provision` writes it; where the vendor's toolkit is installed: `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`";
 
 pub(super) const ROWS: &[Symptom] = &[
     Symptom {
@@ -63,7 +66,7 @@ pub(super) const ROWS: &[Symptom] = &[
                 layer: Layer::Toolkit,
                 repair: Repair::Provision,
                 decides: "files in `/etc/cdi` and `/var/run/cdi`: `toolkit.wiring`",
-                fix: "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
+                fix: WRITES,
                 sign: no_specification,
             },
             Cause {
@@ -81,7 +84,7 @@ pub(super) const ROWS: &[Symptom] = &[
                 layer: Layer::Toolkit,
                 repair: Repair::Provision,
                 decides: "driver version and paths that the specification names: `toolkit.cdi-fresh`",
-                fix: "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`",
+                fix: WRITES,
                 sign: |case| case.by_check("toolkit.cdi-fresh"),
             },
         ],
@@ -194,7 +197,8 @@ fn no_specification(case: &Case<'_>) -> Sign {
     match case.facts.cdi.as_result() {
         Ok(specs) => match specs.iter().find(|spec| spec.kind.as_deref() == Some(KIND)) {
             Some(spec) => Sign::no(format!("`{}` is one", spec.path)),
-            None => Sign::holds(format!("no file in `/etc/cdi` and `/var/run/cdi` is of `{KIND}`")),
+            None => Sign::holds(format!("no file in `/etc/cdi` and `/var/run/cdi` is of `{KIND}`"))
+                .fix(generate(case.subject, case.facts)),
         },
         Err(why) => Sign::open(why),
     }

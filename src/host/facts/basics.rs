@@ -16,7 +16,7 @@ use crate::{
 pub(super) const SMALL: u64 = 1 << 20;
 
 /// A fact out of a result: an error is why nothing is known.
-pub(super) fn known<T>(result: Result<T>) -> Known<T> {
+pub(crate) fn known<T>(result: Result<T>) -> Known<T> {
     match result {
         Ok(value) => Known::Ok(value),
         Err(error) => Known::unknown(one_line(&error)),

@@ -35,7 +35,7 @@ mod volume;
 pub mod wanted;
 mod wanted_host;
 
-pub(crate) use self::basics::above;
+pub(crate) use self::basics::{above, known};
 #[cfg(test)]
 pub(in crate::host) use self::cdi::specs;
 pub use self::{

@@ -112,7 +112,6 @@ impl Lab<'_> {
             image: by_digest,
             entrypoint: vec![IN_CONTAINER.to_owned()],
             command: arguments.iter().map(|&word| word.to_owned()).collect(),
-            environment: BTreeMap::new(),
             labels: BTreeMap::from([(LABEL.to_owned(), key.to_owned())]),
             // Access to devices must not depend on the image's user: what is looked at is the way to the GPUs.
             user: Some("0:0".to_owned()),
@@ -123,18 +122,9 @@ impl Lab<'_> {
                 read_only: true,
                 kind: MountKind::Bind,
             }],
-            ports: Vec::new(),
             network: "none".to_owned(),
-            aliases: Vec::new(),
-            hostname: None,
             gpus: self.gpus.cloned(),
-            cap_add: Vec::new(),
-            cap_drop: Vec::new(),
-            shm_size: None,
-            health: None,
-            read_only: false,
-            tmpfs: BTreeMap::new(),
-            restart_on_failure: false,
+            ..NewContainer::default()
         })
     }
 

@@ -8,20 +8,25 @@ use std::{
 
 use tempfile::TempDir;
 
+/// Compiles a stand-in of `tests/standin`.
+pub(super) fn compile(source: &str, library: &Path) {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc)
+        .args(["--edition", "2024", "--crate-type", "cdylib", "-C", "panic=abort", "-o"])
+        .arg(library)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/standin").join(source))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// The compiled library, in a directory that lives as long as the tests.
 fn compiled() -> &'static Path {
     static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, library) = LIBRARY.get_or_init(|| {
         let directory = tempfile::tempdir().unwrap();
         let library = directory.path().join("libnvidia-ml.so.550.163.01");
-        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-        let output = Command::new(rustc)
-            .args(["--edition", "2024", "--crate-type", "cdylib", "-C", "panic=abort", "-o"])
-            .arg(&library)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/standin/nvml.rs"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        compile("nvml.rs", &library);
         (directory, library)
     });
     library

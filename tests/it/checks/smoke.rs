@@ -1,6 +1,6 @@
 //! The probe in containers of a real Docker daemon, with a stand-in for the driver's library in the image.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{path::Path, time::Duration};
 
 use bedplate::{
     docker::Gpus,
@@ -9,6 +9,7 @@ use bedplate::{
     system::files::Root,
 };
 
+use super::nvml::compile;
 use crate::support::docker::{Dockerd, load};
 
 /// What the loader wants of a C library, as this machine has it.
@@ -27,13 +28,7 @@ impl Bench {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let library = dir.path().join("libcuda.so.1");
-        let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
-            .args(["--edition", "2024", "--crate-type", "cdylib", "-C", "panic=abort", "-o"])
-            .arg(&library)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/standin/cuda.rs"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        compile("cuda.rs", &library);
         let cuda = std::fs::read(library).unwrap();
         let root = Root::open(Path::new("/")).unwrap();
         Self { dockerd: Dockerd::start().await, root, dir, cuda }

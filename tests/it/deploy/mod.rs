@@ -293,21 +293,8 @@ fn leftover(host: &Host) -> NewContainer {
         command: Vec::new(),
         environment: BTreeMap::new(),
         labels: BTreeMap::from([("bedplate.deployment".to_owned(), "demo".to_owned())]),
-        user: None,
-        working_dir: None,
-        mounts: Vec::new(),
-        ports: Vec::new(),
         network: "bedplate-demo".to_owned(),
-        aliases: Vec::new(),
-        hostname: None,
-        gpus: None,
-        cap_add: Vec::new(),
-        cap_drop: Vec::new(),
-        shm_size: None,
-        health: None,
-        read_only: false,
-        tmpfs: BTreeMap::new(),
-        restart_on_failure: false,
+        ..NewContainer::default()
     }
 }
 
