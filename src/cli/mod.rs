@@ -7,6 +7,7 @@ mod build;
 mod bundle;
 mod carry;
 mod carry_out;
+mod cause;
 mod completions;
 mod config;
 mod confine;

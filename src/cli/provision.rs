@@ -6,7 +6,7 @@ use super::{
     Context, args, carry,
     carry::Given,
     carry_out::{self, Run},
-    gate, inputs,
+    cause, gate, inputs,
     inputs::Sources,
     registries, report, subject,
     subject::Held,
@@ -164,7 +164,10 @@ pub async fn here(
         if let Some(left) = &plan.finishes {
             context.ui.say(&format!("going on where an interrupted run stopped: {left}"));
         }
-        let outcome = run.apply(context, &held, &plan).await?;
+        let outcome = match run.apply(context, &held, &plan).await {
+            Ok(outcome) => outcome,
+            Err(error) => return Err(cause::named(context, root, pinned, error).await),
+        };
         changed = outcome.changed;
         reboot = outcome.reboot;
     }

@@ -80,9 +80,15 @@ impl Held {
 
     /// What a generation of this host holds.
     pub fn of_generation(generation: &Generation, pinned: Pinned) -> Self {
+        let generation = Some((generation.about.number, pinned.lock_digest));
+        Self { generation, ..Self::of_pinned(pinned) }
+    }
+
+    /// What a bundle holds, which may be no generation of this host.
+    pub fn of_pinned(pinned: Pinned) -> Self {
         let stale = why_stale(&pinned.freshness);
         Self {
-            generation: Some((generation.about.number, pinned.lock_digest)),
+            generation: None,
             profile: pinned.profile,
             lock: Some((pinned.lock, stale)),
             deployments: pinned.deployments.into_values().collect(),

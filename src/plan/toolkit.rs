@@ -11,23 +11,27 @@ use super::{
 use crate::{
     error::{Error, Result},
     lock::{Lock, LockedPackage},
+    profile::ContainerEngine,
 };
 
 /// Why a package is in the lock by itself: the engine, and what gives containers their GPUs.
 const WANTED_BY: &str = "container";
 
 /// The plan that brings the container engine and toolkit of the lock, and Docker's configuration. It makes no generation:
-/// nothing is held, nothing is removed, and a later `provision` takes what is there as it finds it.
+/// nothing is held, nothing is removed, and a later `provision` takes what is there as it finds it. Where the profile pins no
+/// packages, Docker is the host's own, and only its configuration is planned.
 ///
 /// # Errors
-/// The lock has neither; what stands in the way of Docker's configuration.
+/// The lock has neither though it pins packages; what stands in the way of Docker's configuration.
 pub fn toolkit(inputs: &Inputs, state: &HostState) -> Result<Plan> {
     // Neither engine nor toolkit needs modules.
     let lock = Lock { packages: part(inputs.lock), modules: None, ..inputs.lock.clone() };
-    if lock.packages.is_empty() {
-        return Err(Error::usage("the lock has no container engine to install").hint(
-            "let the profile pin packages (`[host] pin-packages`), with `[container] engine`, then `bedplate lock`",
-        ));
+    let host = &inputs.profile.host;
+    if inputs.profile.container.engine == ContainerEngine::None
+        || host.pin_packages && lock.packages.is_empty()
+    {
+        return Err(Error::usage("the lock has no container engine to install")
+            .hint("name one in the profile (`[container] engine`), then `bedplate lock`"));
     }
     let mut profile = inputs.profile.clone();
     profile.host.strict = false;
@@ -85,7 +89,14 @@ fn part(lock: &Lock) -> Vec<LockedPackage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
+    use crate::{
+        digest::Digest,
+        plan::{
+            state::DockerState,
+            tests::{Model, inputs, profile},
+        },
+        profile::GpuAccess,
+    };
 
     #[test]
     fn the_part_is_what_the_engine_reaches() {
@@ -113,5 +124,33 @@ mod tests {
         let names: Vec<String> = part(&lock).into_iter().map(|package| package.name).collect();
         assert_eq!(names, ["containerd", "docker.io", "libc6", "runc"]);
         assert!(part(&Lock::default()).is_empty());
+    }
+
+    #[test]
+    fn without_pinned_packages_docker_is_the_hosts_own_and_its_configuration_is_planned() {
+        let cdi = |engine: &str| {
+            let mut profile = profile("");
+            profile.host.pin_packages = false;
+            profile.container.gpu_access = GpuAccess::Cdi;
+            if engine == "none" {
+                profile.container.engine = ContainerEngine::None;
+            }
+            profile
+        };
+        let lock = Lock::default();
+        let mut host = Model::new([]);
+        let wanted = cdi("docker");
+        let plan = toolkit(&inputs(&wanted, &lock), &host.observed()).unwrap();
+        assert!(plan.steps.iter().any(|step| matches!(step, Step::MergeDaemon { .. })), "{:?}", plan.steps);
+        plan.refuse().unwrap();
+        // It is not brought, and not passed over either.
+        host.state.docker =
+            DockerState::Away { why: "Docker is not there".into(), hint: "install it".into() };
+        let plan = toolkit(&inputs(&wanted, &lock), &host.observed()).unwrap();
+        assert!(plan.refuse().unwrap_err().message().contains("Docker is not there"));
+        // A lock that should have one and has none, and a host without an engine.
+        let error = toolkit(&inputs(&profile(""), &lock), &host.observed()).unwrap_err();
+        assert!(error.message().contains("no container engine"), "{error:?}");
+        toolkit(&inputs(&cdi("none"), &lock), &host.observed()).unwrap_err();
     }
 }

@@ -13,11 +13,14 @@
 /// What all kinds of tests share.
 #[path = "../support/profiles.rs"]
 mod profiles;
+#[path = "../support/standins.rs"]
+mod standins;
 mod support;
 
 mod stories {
     /// Each with a machine of its own.
     mod alone {
+        mod cdi;
         mod gpu;
         mod image;
         mod kernel;

@@ -368,8 +368,24 @@ pub fn symptoms() -> impl Iterator<Item = &'static Symptom> {
     [cuda::ROWS, access::ROWS, model::ROWS, resources::ROWS].into_iter().flatten()
 }
 
+/// The symptom that is seen, before any fact is looked at.
+pub fn symptom(seen: &Seen<'_>) -> Option<&'static Symptom> {
+    shown(seen).map(|(symptom, _)| symptom)
+}
+
 /// The symptom that is seen in a container, and what evidence says of its causes.
 pub fn diagnose(subject: &Subject<'_>, facts: &Facts, seen: Seen<'_>) -> Option<Diagnosis> {
+    let (symptom, line) = shown(&seen)?;
+    let case = Case { subject, facts, seen, line };
+    Some(Diagnosis {
+        symptom: symptom.id,
+        looks: symptom.looks,
+        causes: symptom.causes.iter().map(|cause| judged(cause, &case)).collect(),
+    })
+}
+
+/// The symptom that is seen, and the line that shows it, in lower case: empty where the exit code does.
+fn shown(seen: &Seen<'_>) -> Option<(&'static Symptom, String)> {
     let by_exit = || symptoms().find(|symptom| symptom.exit.is_some() && symptom.exit == seen.exit);
     let by_line = || {
         symptoms().find_map(|symptom| {
@@ -379,19 +395,10 @@ pub fn diagnose(subject: &Subject<'_>, facts: &Facts, seen: Seen<'_>) -> Option<
     };
     // The kernel's word for it says more than what a program wrote before it was killed.
     let killed = if seen.oom_killed { by_exit() } else { None };
-    let (symptom, line) = match killed {
-        Some(symptom) => (symptom, String::new()),
-        None => match by_line() {
-            Some(found) => found,
-            None => (by_exit()?, String::new()),
-        },
-    };
-    let case = Case { subject, facts, seen, line };
-    Some(Diagnosis {
-        symptom: symptom.id,
-        looks: symptom.looks,
-        causes: symptom.causes.iter().map(|cause| judged(cause, &case)).collect(),
-    })
+    match killed {
+        Some(symptom) => Some((symptom, String::new())),
+        None => by_line().or_else(|| Some((by_exit()?, String::new()))),
+    }
 }
 
 fn judged(cause: &Cause, case: &Case<'_>) -> Judged {

@@ -2,23 +2,12 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
     sync::OnceLock,
 };
 
 use tempfile::TempDir;
 
-/// Compiles a stand-in of `tests/standin`.
-pub(super) fn compile(source: &str, library: &Path) {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc)
-        .args(["--edition", "2024", "--crate-type", "cdylib", "-C", "panic=abort", "-o"])
-        .arg(library)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/standin").join(source))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
+use crate::support::standins::compile;
 
 /// The compiled library, in a directory that lives as long as the tests.
 fn compiled() -> &'static Path {

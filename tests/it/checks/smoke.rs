@@ -9,8 +9,10 @@ use bedplate::{
     system::files::Root,
 };
 
-use super::nvml::compile;
-use crate::support::docker::{Dockerd, load};
+use crate::support::{
+    docker::{Dockerd, load},
+    standins::compile,
+};
 
 /// What the loader wants of a C library, as this machine has it.
 const LIBRARIES: [&str; 3] =

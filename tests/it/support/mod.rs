@@ -9,6 +9,8 @@ pub(crate) mod image;
 #[path = "../../support/profiles.rs"]
 pub(crate) mod profiles;
 pub(crate) mod registry;
+#[path = "../../support/standins.rs"]
+pub(crate) mod standins;
 pub(crate) mod tls;
 
 use std::net::TcpListener;
