@@ -24,7 +24,8 @@ test: setup test-machine
 
 # The long stories as well: a hundred kills and more.
 test-full: setup test-machine
-	BEDPLATE_FULL=1 $(CARGO) test --locked --release
+	BEDPLATE_FULL=1 $(CARGO) test --locked --release --lib --bins
+	BEDPLATE_FULL=1 $(CARGO) test --locked --release --test it --test vm -- --include-ignored
 
 # On a machine with an NVIDIA GPU and its driver; fails where there is none.
 test-gpu:

@@ -372,12 +372,16 @@ pub async fn refresh_cdi(
         return Ok(());
     }
     let facts = gather(context, &Wanted::of_profile(profile), sources).await;
-    if let Some(cdi::Written::New(gpus, driver)) = cdi::refresh(root, &facts)? {
-        context.ui.say(&format!(
+    match cdi::refresh(root, &facts)? {
+        cdi::Written::New(gpus, driver) => context.ui.say(&format!(
             "`{}`: the CDI specification of {} with driver {driver}",
             cdi::PATH,
             text::count(gpus, "GPU")
-        ));
+        )),
+        cdi::Written::Waits(why) => {
+            context.ui.say(&format!("the CDI specification waits: {why} (`bedplate doctor`)"));
+        }
+        cdi::Written::Unchanged | cdi::Written::Vendors => {}
     }
     Ok(())
 }

@@ -28,23 +28,35 @@ pub enum Written {
     Unchanged,
     /// It was written: how many GPUs, and the driver's version.
     New(usize, String),
+    /// It is not ours to write: the vendor's toolkit is installed.
+    Vendors,
+    /// It is not to be written yet, and why. Layer 1 says what to do about that.
+    Waits(String),
 }
 
-/// Writes the specification of the GPUs in `facts`, unless it is there already. `None`: not ours to write, because the
-/// vendor's toolkit is installed, or not to be written yet, because no driver answers (layer 1 says why).
+/// Writes the specification of the GPUs in `facts`, unless it is there already.
 ///
 /// # Errors
 /// A GPU is divided (MIG) or lost, or its node is not known; the driver's libraries are not found; it cannot be written.
-pub fn refresh(root: &Arc<Root>, facts: &Facts) -> Result<Option<Written>> {
-    if facts.toolkit.ok().is_none_or(|toolkit| toolkit.version.is_some()) {
-        return Ok(None);
+pub fn refresh(root: &Arc<Root>, facts: &Facts) -> Result<Written> {
+    let waits = |what: &str, why: &str| Ok(Written::Waits(format!("{what}: {why}")));
+    match facts.toolkit.as_result() {
+        Ok(toolkit) if toolkit.version.is_some() => return Ok(Written::Vendors),
+        Ok(_) => {}
+        Err(why) => return waits("whether the vendor's toolkit is installed", why),
     }
-    let (Some(Nvml::Answers(gpus)), Some(nodes)) = (facts.nvml.ok(), facts.nodes.ok()) else {
-        return Ok(None);
+    let gpus = match facts.nvml.as_result() {
+        Ok(Nvml::Answers(gpus)) if gpus.devices.is_empty() => return waits("NVML", "it sees no GPU"),
+        Ok(Nvml::Answers(gpus)) => gpus,
+        Ok(Nvml::NoLibrary(why)) => return waits("NVML", why),
+        Ok(Nvml::DriverNotLoaded) => return waits("NVML", "the driver is not loaded"),
+        Ok(Nvml::VersionMismatch) => return waits("NVML", "the loaded driver is of another version"),
+        Err(why) => return waits("NVML", why),
     };
-    if gpus.devices.is_empty() {
-        return Ok(None);
-    }
+    let nodes = match facts.nodes.as_result() {
+        Ok(nodes) => nodes,
+        Err(why) => return waits("device nodes", why),
+    };
     let mut found = Vec::new();
     for device in &gpus.devices {
         let index = device.index;
@@ -62,10 +74,10 @@ pub fn refresh(root: &Arc<Root>, facts: &Facts) -> Result<Option<Written>> {
     let driver = Driver::find(root, &gpus.driver)?;
     let text = spec::text(&found, nodes, &driver)?;
     if root.read(PATH, 4 << 20)?.is_some_and(|held| held == text.as_bytes()) {
-        return Ok(Some(Written::Unchanged));
+        return Ok(Written::Unchanged);
     }
     let (directory, _) = PATH.rsplit_once('/').unwrap_or(("/", ""));
     root.make_dir(directory, 0o755, Owner::current())?;
     root.write(PATH, text.as_bytes(), 0o644, Owner::current())?;
-    Ok(Some(Written::New(found.len(), driver.version)))
+    Ok(Written::New(found.len(), driver.version))
 }

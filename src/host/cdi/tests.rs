@@ -95,8 +95,8 @@ fn written(root: &Root) -> Value {
 fn what_is_written_is_what_the_checks_want() {
     let (_dir, root) = debian();
     let facts = facts();
-    assert_eq!(refresh(&root, &facts).unwrap(), Some(Written::New(2, VERSION.to_owned())));
-    assert_eq!(refresh(&root, &facts).unwrap(), Some(Written::Unchanged));
+    assert_eq!(refresh(&root, &facts).unwrap(), Written::New(2, VERSION.to_owned()));
+    assert_eq!(refresh(&root, &facts).unwrap(), Written::Unchanged);
     let read = specs(&Tree::new(Arc::clone(&root))).unwrap();
     let [spec] = read.as_slice() else { panic!("{read:?}") };
     assert_eq!((spec.path.as_str(), spec.kind.as_deref()), (PATH, Some("nvidia.com/gpu")));
@@ -156,9 +156,14 @@ fn what_cannot_be_described_is_refused_and_nothing_is_written() {
         facts.toolkit =
             Known::Ok(VendorToolkit { version: Some("1.17.8-1".into()), mode: None, broken: false });
     });
-    assert_eq!(vendors.unwrap(), None);
-    assert_eq!(change(|facts| facts.nvml = Known::Ok(Nvml::DriverNotLoaded)).unwrap(), None);
-    assert_eq!(change(|facts| facts.toolkit = Known::default()).unwrap(), None);
+    assert_eq!(vendors.unwrap(), Written::Vendors);
+    let waits = |change_of: fn(&mut Facts), why: &str| match change(change_of).unwrap() {
+        Written::Waits(said) => assert!(said.contains(why), "{said}"),
+        other => panic!("{other:?}"),
+    };
+    waits(|facts| facts.nvml = Known::Ok(Nvml::DriverNotLoaded), "the driver is not loaded");
+    waits(|facts| facts.nvml = Known::Ok(Nvml::NoLibrary("no file".into())), "NVML: no file");
+    waits(|facts| facts.toolkit = Known::default(), "toolkit is installed: nothing was looked at");
     std::fs::remove_file(dir.path().join(format!("{CURRENT}/libcuda.so.{VERSION}"))).unwrap();
     let gone = change(|_| {}).unwrap_err();
     assert!(gone.message().contains("`libcuda.so.1` of driver 550.163.01 is not on this host"), "{gone}");

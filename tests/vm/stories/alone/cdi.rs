@@ -8,8 +8,8 @@ use crate::{
     support::{Machine, Site},
 };
 
-/// Two GPUs by a stand-in for NVML.
-const SCRIPT: &str = "driver 550.163.01\ncuda 12040\ncount 2\nname Stand-in\nmemory 85899345920 0\nmig 0 0\n";
+/// What the stand-in for NVML says: two of eight GPUs.
+const SCRIPT: &str = concat!(include_str!("../../../standin/machines/eight-h100.script"), "count 2\n");
 /// The driver's user space as Debian's packages lay it out, nodes that take and give nothing, and a C library for an image.
 const PLANT: &str = "set -e
 cd /root/standin

@@ -1,14 +1,11 @@
 //! The images of GPU nodes hold the driver's modules, built for their kernels: what is missing is the hardware.
-//! `make test-full` alone: compiling the modules takes minutes for each image.
+//! Compiling the modules takes minutes for each image.
 
 use crate::support::{Machine, Site};
 
 #[test]
+#[ignore = "long: `make test-full`"]
 fn the_gpu_nodes_images_want_nothing_but_the_hardware() {
-    if std::env::var_os("BEDPLATE_FULL").is_none() {
-        eprintln!("images of GPU nodes are not booted: `make test-full` does");
-        return;
-    }
     for name in ["h100-vllm", "h100-bookworm"] {
         wants_nothing_but_the_hardware(name);
     }

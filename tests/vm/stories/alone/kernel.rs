@@ -10,6 +10,7 @@ use crate::support::{Machine, Site};
 const BACK: Duration = Duration::from_mins(5);
 
 #[test]
+#[ignore = "long: `make test-full`"]
 fn an_older_kernel_is_what_starts_and_the_newer_one_comes_back_by_rollback() {
     let machine = Machine::by_grub("kernel");
     let newer = machine.sh("uname -r");
