@@ -1,0 +1,228 @@
+//! The script that loads engines, in containers of a real Docker daemon, run by a real Python. `torch` and the engines are played
+//! by small modules in the image.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use bedplate::{
+    check::{
+        Subject, judge_only,
+        report::{Finding, Outcome},
+    },
+    docker::Gpus,
+    host::{
+        facts::{Facts, Known},
+        smoke::engine::{self, EngineSmoke, Lab, Ran, Seen},
+    },
+    lock::LockedImage,
+    profile::{
+        Deployment,
+        deployment::Engine,
+        services::{Role, services},
+    },
+    system::files::Root,
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    docker::{Dockerd, load},
+    python::python,
+};
+
+const TORCH: &str = include_str!("../../standin/engine/torch.py");
+const EXTENSION: &str = include_str!("../../standin/engine/extension.py");
+/// The modules that play, below `stand-in/`.
+const MODULES: [(&str, &str); 10] = [
+    ("torch.py", TORCH),
+    ("vllm/__init__.py", "__version__ = '0.11.0'\n"),
+    ("vllm/_C.py", EXTENSION),
+    ("vllm/entrypoints/__init__.py", ""),
+    ("vllm/entrypoints/openai/__init__.py", ""),
+    ("vllm/entrypoints/openai/api_server.py", "import vllm._C\n"),
+    ("sglang/__init__.py", ""),
+    ("sglang/srt/__init__.py", ""),
+    ("sglang/srt/server.py", ""),
+    ("sgl_kernel.py", EXTENSION),
+];
+
+struct Bench {
+    dockerd: Dockerd,
+    root: Root,
+    dir: tempfile::TempDir,
+    image: LockedImage,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let dockerd = Dockerd::start().await;
+        let held = python();
+        let modules: Vec<String> = MODULES.iter().map(|(path, _)| format!("stand-in/{path}")).collect();
+        let mut files: Vec<(&str, u32, &[u8])> =
+            held.iter().map(|(path, content)| (path.as_str(), 0o755, content.as_slice())).collect();
+        files.extend(
+            modules.iter().zip(MODULES).map(|(path, (_, text))| (path.as_str(), 0o644, text.as_bytes())),
+        );
+        let image = load(
+            &dockerd.connect().await,
+            ("vllm", "registry.example/vllm:1.0"),
+            &files,
+            &["vllm", "serve"],
+            "4711",
+        )
+        .await;
+        let (root, dir) = (Root::open(Path::new("/")).unwrap(), tempfile::tempdir().unwrap());
+        Self { dockerd, root, dir, image }
+    }
+
+    async fn load(
+        &self,
+        image: &LockedImage,
+        deployment: &Deployment,
+        gpus: Option<&Gpus>,
+        limit: u64,
+    ) -> EngineSmoke {
+        let docker = self.dockerd.connect().await;
+        let place = self.dir.path().join("exec/engine-smoke.py");
+        let service = services(deployment).into_iter().find(|service| service.role == Role::Engine).unwrap();
+        let lab = Lab {
+            docker: &docker,
+            root: &self.root,
+            key: "vllm",
+            image,
+            engine: deployment.engine,
+            service: &service,
+            gpus,
+            place: place.to_str().unwrap(),
+            limit: Duration::from_secs(limit),
+        };
+        let loaded = engine::load(lab).await.unwrap();
+        let left = docker.list_by_label("bedplate.smoke").await.unwrap();
+        assert!(left.is_empty(), "{left:?}");
+        loaded
+    }
+
+    /// What comes of it, and what the check says.
+    async fn tried(&self, play: &Value) -> (Ran, Finding) {
+        let deployment = deployment(play);
+        let loaded = self.load(&self.image, &deployment, None, 60).await;
+        (loaded.ran.clone(), judged(&deployment, loaded))
+    }
+
+    async fn saw(&self, play: Value) -> (Seen, Finding) {
+        match self.tried(&play).await {
+            (Ran::Saw(seen), finding) => (seen, finding),
+            (other, _) => panic!("{play}: {other:?}"),
+        }
+    }
+}
+
+/// The deployment, with modules that play.
+fn deployment(play: &Value) -> Deployment {
+    let mut deployment = super::deployment();
+    deployment.env = BTreeMap::from([
+        ("PYTHONPATH".to_owned(), "/stand-in".to_owned()),
+        ("STAND_IN".to_owned(), play.to_string()),
+    ]);
+    deployment
+}
+
+fn judged(deployment: &Deployment, loaded: EngineSmoke) -> Finding {
+    let profile = super::profile();
+    let mut subject = Subject::new("tiny", &profile, None, vec![deployment]).unwrap();
+    subject.wanted.engines = true;
+    let engines = BTreeMap::from([(deployment.name.clone(), Known::Ok(loaded))]);
+    let facts = Facts { engines, ..Facts::default() };
+    judge_only(&["runtime.smoke"], &subject, &facts).findings.pop().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_is_loaded_in_its_image_and_calculates_on_each_gpu() {
+    let bench = Bench::new().await;
+    let (seen, finding) = bench.saw(json!({})).await;
+    assert_eq!(finding.outcome, Outcome::Pass, "{finding:?}");
+    assert_eq!((seen.count, seen.faults.as_slice()), (Some(2), [].as_slice()));
+    let devices: Vec<_> = seen.devices.iter().map(|device| (device.capability, device.right)).collect();
+    assert_eq!(devices, [(Some((9, 0)), Some(true)); 2]);
+    assert_eq!(seen.modules, ["torch", "vllm", "vllm._C", "vllm.entrypoints.openai.api_server"]);
+    assert_eq!((seen.torch.as_deref(), seen.cuda.as_deref()), (Some("2.8.0+cu128"), Some("12.8")));
+    assert_eq!(seen.version.as_deref(), Some("0.11.0"));
+    assert_eq!(seen.architectures, ["sm_80", "sm_90", "compute_90"]);
+    assert!(seen.python.is_some_and(|version| version.starts_with("3.")));
+
+    // The other engine, of a version with another server.
+    let mut other = deployment(&json!({}));
+    other.engine = Engine::Sglang;
+    let Ran::Saw(seen) = bench.load(&bench.image, &other, None, 60).await.ran else { panic!("not seen") };
+    assert_eq!(seen.modules, ["torch", "sglang", "sgl_kernel", "sglang.srt.server"]);
+    assert!(seen.faults.is_empty(), "{seen:?}");
+
+    let (seen, finding) = bench.saw(json!({ "devices": 1 })).await;
+    assert_eq!((seen.count, finding.outcome), (Some(1), Outcome::Fail));
+    assert!(finding.because.contains("sees 1 of the 2 GPUs"), "{finding:?}");
+    let (seen, finding) = bench.saw(json!({ "wrong": [1] })).await;
+    assert_eq!((seen.devices[0].right, seen.devices[1].right), (Some(true), Some(false)));
+    assert!(finding.because.contains("GPU 1 calculated wrong"), "{finding:?}");
+    let words = "CUDA error: no kernel image is available for execution on the device\nCompile with …";
+    let (seen, finding) = bench.saw(json!({ "raises": { "0": words } })).await;
+    assert_eq!((seen.devices[0].right, seen.devices[1].right), (None, Some(true)));
+    assert!(
+        finding.because.contains("GPU 0 does not work in `vllm`: RuntimeError: CUDA error"),
+        "{finding:?}"
+    );
+    let (seen, finding) = bench.saw(json!({ "init": "Error 802: system not yet initialized" })).await;
+    assert_eq!((seen.count, seen.devices.len(), seen.modules.len()), (None, 0, 4));
+    assert!(finding.because.contains("CUDA does not start in `vllm`: Error 802"), "{finding:?}");
+    let (_, finding) = bench.saw(json!({ "release": null })).await;
+    assert!(finding.because.contains("built without CUDA"), "{finding:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_does_not_load_has_its_cause_and_its_place() {
+    let bench = Bench::new().await;
+    // No such module: a real one's absence.
+    let mut bare = deployment(&json!({}));
+    bare.env.clear();
+    let loaded = bench.load(&bench.image, &bare, None, 60).await;
+    let finding = judged(&bare, loaded);
+    assert!(finding.because.contains("ModuleNotFoundError: No module named 'torch'"), "{finding:?}");
+    assert!(finding.next.unwrap().contains("no whole image of vllm"));
+
+    let (seen, finding) = bench.saw(json!({ "missing": "libcudart.so.12" })).await;
+    assert_eq!(seen.faults[0].at, "import vllm._C");
+    // The server builds on it, and says the same.
+    assert_eq!(seen.modules, ["torch", "vllm"]);
+    assert!(
+        finding.because.contains("because of OSError: libcudart.so.12: cannot open shared object file"),
+        "{finding:?}"
+    );
+    let (seen, _) = bench.saw(json!({ "leaves": true })).await;
+    assert_eq!((seen.faults[0].kind.as_str(), seen.count), ("SystemExit", Some(2)));
+    // Words without end, and lines as well: what was seen is still there, and short.
+    let (seen, _) = bench.saw(json!({ "huge": true, "noise": 4_000_000 })).await;
+    assert_eq!((seen.faults[0].kind.as_str(), seen.count), ("ImportError", Some(2)));
+    assert!(seen.faults[0].words.chars().count() <= 301 && !seen.faults[0].words.contains('\u{1b}'));
+
+    let (ran, finding) = bench.tried(&json!({ "crashes": true })).await;
+    assert!(
+        matches!(&ran, Ran::Ended { code: 132 | 134 | 139, at: Some(at), .. } if at == "import vllm._C"),
+        "{ran:?}"
+    );
+    assert!(finding.because.contains(", SIG"), "{finding:?}");
+    let hangs = deployment(&json!({ "hang": true }));
+    let loaded = bench.load(&bench.image, &hangs, None, 10).await;
+    assert_eq!(loaded.ran, Ran::Hung { seconds: 10, at: Some("CUDA".to_owned()) });
+    assert_eq!(judged(&hangs, loaded).outcome, Outcome::Unknown);
+
+    // An image without Python.
+    let docker = bench.dockerd.connect().await;
+    let empty: [(&str, u32, &[u8]); 1] = [("etc/image", 0o644, b"empty")];
+    let empty = load(&docker, ("empty", "registry.example/empty:1.0"), &empty, &["/none"], "4711").await;
+    let loaded = bench.load(&empty, &hangs, None, 60).await;
+    assert!(matches!(loaded.ran, Ran::NoPython(_)), "{loaded:?}");
+    assert_eq!(judged(&hangs, loaded).outcome, Outcome::Unknown);
+
+    // GPUs asked of an engine that has no way to give them.
+    let loaded = bench.load(&bench.image, &hangs, Some(&Gpus::Nvidia(vec!["0".to_owned()])), 60).await;
+    let Ran::Refused(words) = &loaded.ran else { panic!("{loaded:?}") };
+    assert!(words.contains("could not select device driver"), "{words}");
+    assert_eq!(judged(&hangs, loaded).outcome, Outcome::Fail);
+}
