@@ -32,6 +32,7 @@ pub(super) const ENGINE: Check = on_gpus(
 
 /// Variables that have Python or the loader take other files than the image means.
 const BENT: [&str; 4] = ["LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "PYTHONHOME"];
+const BY_UP: &str = "`bedplate up` starts the engine, and its log says whether it loads";
 const OTHER_TAG: &str = "lock another tag of the image, or mend how it was made";
 
 fn judge(subject: &Subject<'_>, facts: &Facts) -> Verdict {
@@ -89,9 +90,16 @@ fn one(subject: &Subject<'_>, facts: &Facts, deployment: &Deployment) -> Verdict
             Verdict::fail(format!("Docker does not start `{image}` with the deployment's GPUs: {words}"))
                 .told(case.known(words, None).as_ref(), "`journalctl -u docker -n 20`")
         }
-        Ran::NoPython(words) => Verdict::unknown(format!("image `{image}` has no Python to look with"))
-            .saw(words)
-            .next("`bedplate up` starts the engine, and its log says whether it loads"),
+        Ran::NoPython { program, starts: true, words } => {
+            Verdict::fail(format!("image `{image}` has no `{program}`, which starts the engine"))
+                .saw(words)
+                .next(case.no_whole_image())
+        }
+        Ran::NoPython { program, words, .. } => {
+            Verdict::unknown(format!("image `{image}` has no `{program}` to look with"))
+                .saw(words)
+                .next(BY_UP)
+        }
         Ran::Ended { code, at: at @ Some(_), words } if *code != 0 => {
             let how = ended(*code);
             let verdict = Verdict::fail(format!("Python ended {} in `{image}`: {how}", step(at)))
@@ -101,7 +109,7 @@ fn one(subject: &Subject<'_>, facts: &Facts, deployment: &Deployment) -> Verdict
         Ran::Ended { code, at, words } => {
             Verdict::unknown(format!("Python ended {} in `{image}` with exit status {code}, and no answer that can be read", step(at)))
                 .saw(if words.is_empty() { "it said nothing".to_owned() } else { words.clone() })
-                .next("`bedplate up` starts the engine, and its log says whether it loads")
+                .next(BY_UP)
         }
         Ran::Hung { seconds, at } => {
             Verdict::unknown(format!("Python did not end within {seconds} s in `{image}`, {}", step(at)))
@@ -139,6 +147,14 @@ impl Case<'_> {
             "remove `{name}` from `env` of the deployment `{}`, and try again",
             self.deployment.name
         ))
+    }
+
+    fn no_whole_image(&self) -> String {
+        format!(
+            "`{}` is no whole image of {}: give the deployment one that is, then `bedplate lock` and `bedplate provision`",
+            self.image,
+            self.deployment.engine.name()
+        )
     }
 
     /// From what is looked at first to what builds on it.
@@ -270,9 +286,7 @@ impl Case<'_> {
             None if kind == "ModuleNotFoundError"
                 && (at == "import torch" || *at == format!("import {engine}")) =>
             {
-                format!(
-                    "`{image}` is no whole image of {engine}: name one in `[images]`, then `bedplate lock` and `bedplate provision`"
-                )
+                self.no_whole_image()
             }
             None => OTHER_TAG.to_owned(),
         };

@@ -82,13 +82,17 @@ fn variable(w: &mut World, name: &str, value: &str) {
     w.deployments[0].env.insert(name.to_owned(), value.to_owned());
 }
 
+fn no_python(w: &mut World, program: &str, starts: bool) {
+    let words = "executable file not found in $PATH".to_owned();
+    ran(w, Ran::NoPython { program: program.to_owned(), starts, words });
+}
+
 pub(super) const CASES: &[Case] = &[
     Case("runtime.smoke", Fail, "does not start `vllm` with the deployment's GPUs: could not select", |w| {
         ran(w, Ran::Refused("could not select device driver \"nvidia\"".into()))
     }),
-    Case("runtime.smoke", Unknown, "has no Python", |w| {
-        ran(w, Ran::NoPython("exec: \"python3\": executable file not found in $PATH".into()))
-    }),
+    Case("runtime.smoke", Unknown, "has no `python3` to look with", |w| no_python(w, "python3", false)),
+    Case("runtime.smoke", Fail, "has no `python`, which starts the engine", |w| no_python(w, "python", true)),
     Case("runtime.smoke", Fail, "Python ended at `import vllm` in `vllm`: exit status 132, SIGILL", |w| {
         ran(w, Ran::Ended { code: 132, at: Some("import vllm".into()), words: String::new() })
     }),

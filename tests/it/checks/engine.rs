@@ -30,6 +30,9 @@ use crate::support::{
 
 const TORCH: &str = include_str!("../../standin/engine/torch.py");
 const EXTENSION: &str = include_str!("../../standin/engine/extension.py");
+/// SGLang is started by `python`, vLLM by a program of its own.
+const BY_ANOTHER_NAME: &str =
+    "#!/usr/bin/python3\nimport os, sys\nos.execv('/usr/bin/python3', ['python3'] + sys.argv[1:])\n";
 /// The modules that play, below `stand-in/`.
 const MODULES: [(&str, &str); 10] = [
     ("torch.py", TORCH),
@@ -61,6 +64,7 @@ impl Bench {
         files.extend(
             modules.iter().zip(MODULES).map(|(path, (_, text))| (path.as_str(), 0o644, text.as_bytes())),
         );
+        files.push(("usr/bin/python", 0o755, BY_ANOTHER_NAME.as_bytes()));
         let image = load(
             &dockerd.connect().await,
             ("vllm", "registry.example/vllm:1.0"),
@@ -134,9 +138,17 @@ fn judged(deployment: &Deployment, loaded: EngineSmoke) -> Finding {
     judge_only(&["runtime.smoke"], &subject, &facts).findings.pop().unwrap()
 }
 
+/// One daemon and one image for all.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_engine_is_loaded_in_its_image_and_calculates_on_each_gpu() {
+async fn an_engine_in_its_image() {
     let bench = Bench::new().await;
+    loads_and_calculates(&bench).await;
+    does_not_get_its_gpus(&bench).await;
+    does_not_load(&bench).await;
+    cannot_be_looked_at(&bench).await;
+}
+
+async fn loads_and_calculates(bench: &Bench) {
     let (seen, finding) = bench.saw(json!({})).await;
     assert_eq!(finding.outcome, Outcome::Pass, "{finding:?}");
     assert_eq!((seen.count, seen.faults.as_slice()), (Some(2), [].as_slice()));
@@ -154,7 +166,9 @@ async fn an_engine_is_loaded_in_its_image_and_calculates_on_each_gpu() {
     let Ran::Saw(seen) = bench.load(&bench.image, &other, None, 60).await.ran else { panic!("not seen") };
     assert_eq!(seen.modules, ["torch", "sglang", "sgl_kernel", "sglang.srt.server"]);
     assert!(seen.faults.is_empty(), "{seen:?}");
+}
 
+async fn does_not_get_its_gpus(bench: &Bench) {
     let (seen, finding) = bench.saw(json!({ "devices": 1 })).await;
     assert_eq!((seen.count, finding.outcome), (Some(1), Outcome::Fail));
     assert!(finding.because.contains("sees 1 of the 2 GPUs"), "{finding:?}");
@@ -175,9 +189,7 @@ async fn an_engine_is_loaded_in_its_image_and_calculates_on_each_gpu() {
     assert!(finding.because.contains("built without CUDA"), "{finding:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_engine_that_does_not_load_has_its_cause_and_its_place() {
-    let bench = Bench::new().await;
+async fn does_not_load(bench: &Bench) {
     // No such module: a real one's absence.
     let mut bare = deployment(&json!({}));
     bare.env.clear();
@@ -207,6 +219,9 @@ async fn an_engine_that_does_not_load_has_its_cause_and_its_place() {
         "{ran:?}"
     );
     assert!(finding.because.contains(", SIG"), "{finding:?}");
+}
+
+async fn cannot_be_looked_at(bench: &Bench) {
     let hangs = deployment(&json!({ "hang": true }));
     let loaded = bench.load(&bench.image, &hangs, None, 10).await;
     assert_eq!(loaded.ran, Ran::Hung { seconds: 10, at: Some("CUDA".to_owned()) });
@@ -216,9 +231,13 @@ async fn an_engine_that_does_not_load_has_its_cause_and_its_place() {
     let docker = bench.dockerd.connect().await;
     let empty: [(&str, u32, &[u8]); 1] = [("etc/image", 0o644, b"empty")];
     let empty = load(&docker, ("empty", "registry.example/empty:1.0"), &empty, &["/none"], "4711").await;
-    let loaded = bench.load(&empty, &hangs, None, 60).await;
-    assert!(matches!(loaded.ran, Ran::NoPython(_)), "{loaded:?}");
-    assert_eq!(judged(&hangs, loaded).outcome, Outcome::Unknown);
+    let mut by_python = hangs.clone();
+    by_python.engine = Engine::Sglang;
+    for (deployment, outcome) in [(&hangs, Outcome::Unknown), (&by_python, Outcome::Fail)] {
+        let loaded = bench.load(&empty, deployment, None, 60).await;
+        assert!(matches!(loaded.ran, Ran::NoPython { .. }), "{loaded:?}");
+        assert_eq!(judged(deployment, loaded).outcome, outcome);
+    }
 
     // GPUs asked of an engine that has no way to give them.
     let loaded = bench.load(&bench.image, &hangs, Some(&Gpus::Nvidia(vec!["0".to_owned()])), 60).await;

@@ -1,6 +1,7 @@
 //! This machine's Python as files of an image.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     process::{Command, Stdio},
 };
@@ -21,7 +22,8 @@ fn output(program: &str, arguments: &[&str]) -> Vec<u8> {
 /// The interpreter as `usr/bin/python3`, its libraries, and what of the standard library small programs need: path within
 /// the image, content.
 pub(crate) fn python() -> Vec<(String, Vec<u8>)> {
-    let mut paths = vec![PYTHON.to_owned()];
+    // A module may have two names.
+    let mut paths = BTreeSet::from([PYTHON.to_owned()]);
     // `libz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x…)`, and the loader alone.
     let libraries = String::from_utf8(output("ldd", &[PYTHON])).unwrap();
     paths.extend(libraries.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned));

@@ -22,7 +22,7 @@ pub const SCRIPT: &str = include_str!("load.py");
 pub const ON_HOST: &str = "/run/bedplate/exec/engine-smoke.py";
 /// Where a container has it.
 pub const IN_CONTAINER: &str = "/.bedplate/engine-smoke.py";
-/// What the images of both engines call their Python.
+/// What images of vLLM call their Python, where its program is not named.
 const PYTHON: &str = "python3";
 
 /// What a deployment's engine came to in its own image.
@@ -40,8 +40,15 @@ pub struct EngineSmoke {
 pub enum Ran {
     /// Docker did not start the container, in its words.
     Refused(String),
-    /// The image has no such program, in Docker's words.
-    NoPython(String),
+    /// The image has no such program.
+    NoPython {
+        /// Its name.
+        program: String,
+        /// Whether the engine is started by it.
+        starts: bool,
+        /// Docker's words.
+        words: String,
+    },
     /// It ended without an answer that can be read.
     Ended {
         /// Its exit status.
@@ -145,7 +152,8 @@ pub async fn load(lab: Lab<'_>) -> Result<EngineSmoke> {
     let Lab { docker, root, key, image, engine, service, gpus, place, limit } = lab;
     let base = container::base(docker, (key, image), (place, IN_CONTAINER)).await?;
     root.put_program(place, SCRIPT.as_bytes(), Owner::current())?;
-    let python = python(service, image);
+    let named = python(service, image);
+    let python = named.unwrap_or(PYTHON);
     let wanted = NewContainer {
         entrypoint: vec![python.to_owned()],
         command: vec![IN_CONTAINER.to_owned(), engine.name().to_owned()],
@@ -160,18 +168,17 @@ pub async fn load(lab: Lab<'_>) -> Result<EngineSmoke> {
     };
     let ran = match container::run(docker, &wanted, limit).await? {
         Ok(said) => reading::ran(&said, limit),
-        Err(words) => reading::refused(python, &words),
+        Err(words) => reading::refused(python, named.is_some(), &words),
     };
     Ok(EngineSmoke { image: key.to_owned(), ran })
 }
 
-/// The Python that starts the engine: the one that the entrypoint names, else what the image finds under its usual name.
-fn python<'a>(service: &'a Service, image: &'a LockedImage) -> &'a str {
+/// The Python that starts the engine, where the entrypoint names one.
+fn python<'a>(service: &'a Service, image: &'a LockedImage) -> Option<&'a str> {
     let entrypoint = service.entrypoint.as_ref().unwrap_or(&image.facts.entrypoint);
-    let first = entrypoint.first().map(String::as_str).filter(|word| {
+    entrypoint.first().map(String::as_str).filter(|word| {
         let name = word.rsplit('/').next().unwrap_or_default();
-        name.strip_prefix("python")
-            .is_some_and(|version| version.chars().all(|c| c.is_ascii_digit() || c == '.'))
-    });
-    first.unwrap_or(PYTHON)
+        let version = |rest: &str| rest.chars().all(|c| c.is_ascii_digit() || c == '.');
+        name.strip_prefix("python").is_some_and(version)
+    })
 }

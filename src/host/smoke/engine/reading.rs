@@ -42,13 +42,13 @@ pub(super) fn ran(said: &Said, limit: Duration) -> Ran {
 }
 
 /// Docker's words for a start that failed: there is no such program in the image, or GPUs cannot be given.
-/// runc: `exec: "python3": executable file not found in $PATH`; crun: "executable file `python3` not found".
-pub(super) fn refused(python: &str, words: &str) -> Ran {
+/// `starts`: whether the engine is started by it. runc: `exec: "python3": executable file not found in $PATH`; crun: "executable file `python3` not found".
+pub(super) fn refused(python: &str, starts: bool, words: &str) -> Ran {
     let named = [format!("exec: \"{python}\""), format!("executable file `{python}`")];
     let missing = ["not found", "no such file or directory"];
     let lower = words.to_lowercase();
     if named.iter().any(|name| words.contains(name)) && missing.iter().any(|sign| lower.contains(sign)) {
-        Ran::NoPython(short(words))
+        Ran::NoPython { program: python.to_owned(), starts, words: short(words) }
     } else {
         Ran::Refused(short(words))
     }
@@ -167,17 +167,17 @@ mod tests {
     fn an_image_without_python_is_told_from_gpus_that_cannot_be_given() {
         let runc = "starting container `x`: OCI runtime create failed: runc create failed: unable to start container process: \
                     exec: \"python3\": executable file not found in $PATH: unknown";
-        assert!(matches!(refused("python3", runc), Ran::NoPython(_)));
+        assert!(matches!(refused("python3", false, runc), Ran::NoPython { starts: false, .. }));
         let path =
             "exec: \"/opt/venv/bin/python\": stat /opt/venv/bin/python: no such file or directory: unknown";
-        assert!(matches!(refused("/opt/venv/bin/python", path), Ran::NoPython(_)));
+        assert!(matches!(refused("/opt/venv/bin/python", true, path), Ran::NoPython { starts: true, .. }));
         let crun = "crun: executable file `python3` not found in $PATH: No such file or directory";
-        assert!(matches!(refused("python3", crun), Ran::NoPython(_)));
+        assert!(matches!(refused("python3", true, crun), Ran::NoPython { .. }));
         for other in [
             "could not select device driver \"nvidia\" with capabilities: [[gpu]]",
             "error running hook #0: fork/exec /usr/bin/nvidia-ctk: no such file or directory",
         ] {
-            assert_eq!(refused("python3", other), Ran::Refused(other.to_owned()));
+            assert_eq!(refused("python3", true, other), Ran::Refused(other.to_owned()));
         }
     }
 }
