@@ -1,6 +1,6 @@
 //! Recorded exceptions: `[checks] accept`, id to reason.
 
-use super::registry::{LATER, registry};
+use super::registry::registry;
 use crate::{
     error::{Error, Result},
     profile::Profile,
@@ -23,14 +23,14 @@ pub fn validate(profile: &Profile) -> Result<()> {
     Error::join(errors).map_or(Ok(()), Err)
 }
 
-/// Whether the catalogue has this id, built already or not.
+/// Whether there is a check with this id.
 pub(super) fn is_id(id: &str) -> bool {
-    registry().iter().any(|check| check.id == id) || LATER.contains(&id)
+    registry().iter().any(|check| check.id == id)
 }
 
 /// The error for an id that is none, naming the nearest one.
 pub(super) fn unknown_id(id: &str, what: &str) -> Error {
-    unknown(id, what, registry().iter().map(|check| check.id).chain(LATER.iter().copied()))
+    unknown(id, what, registry().iter().map(|check| check.id))
 }
 
 /// The error for an id that is none of these, naming the nearest one.

@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod diagnosis;
 mod engine;
+mod engine_smoke;
 mod entries;
 mod fit;
 pub mod gate;
@@ -31,7 +32,7 @@ mod verdict;
 pub use self::{
     gpu::xid::{Action, Class, Meaning, meaning as xid_meaning, named as named_xid},
     judge::{judge, judge_only, up_to},
-    registry::{Check, Explanation, LATER, explain, registry},
+    registry::{Check, Explanation, explain, registry},
     subject::{Locked, Subject},
     verdict::Verdict,
 };

@@ -4,17 +4,14 @@ use std::sync::LazyLock;
 
 use super::{
     accept::unknown_id,
-    entries, fit, gpu, host, image, net,
+    engine_smoke, entries, fit, gpu, host, image, net,
     report::{Layer, Weight},
     runtime, secret, smoke,
     subject::Subject,
     toolkit, up,
     verdict::Verdict,
 };
-use crate::{
-    error::{Error, Result},
-    host::facts::Facts,
-};
+use crate::{error::Result, host::facts::Facts};
 
 /// One check.
 #[derive(Debug, Clone, Copy)]
@@ -315,6 +312,7 @@ const REST: &[Check] = &[
             "make room, or move `hf_cache` to a larger file system",
         ],
     ),
+    engine_smoke::ENGINE,
     check(
         "up.readiness",
         Layer::Up,
@@ -373,9 +371,6 @@ const REST: &[Check] = &[
     },
 ];
 
-/// Checks of the catalogue that come with a later version.
-pub const LATER: &[&str] = &["runtime.smoke"];
-
 /// Every check, in the order they are judged and shown.
 pub fn registry() -> &'static [Check] {
     &REGISTRY
@@ -384,7 +379,7 @@ pub fn registry() -> &'static [Check] {
 /// What a check looks at, why it matters, and how to mend it.
 ///
 /// # Errors
-/// A usage error for an id that is none, naming the nearest, and for one that is not built yet.
+/// A usage error for an id that is none, naming the nearest.
 pub fn explain(id: &str) -> Result<Explanation> {
     if let Some(check) = REGISTRY.iter().find(|check| check.id == id) {
         return Ok(Explanation {
@@ -395,10 +390,6 @@ pub fn explain(id: &str) -> Result<Explanation> {
             why: check.why,
             mend: check.mend,
         });
-    }
-    if LATER.contains(&id) {
-        return Err(Error::usage(format!("check `{id}` is in the catalogue and not built yet"))
-            .hint("`bedplate explain` lists the checks of this version"));
     }
     Err(unknown_id(id, "there is no check"))
 }

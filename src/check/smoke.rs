@@ -83,7 +83,8 @@ const MEANINGS: [(i32, &str, &str); 8] = [
     (999, "the driver says no more than that", "`dmesg | grep -i -e nvrm -e nvidia` says why"),
 ];
 
-fn none(subject: &Subject<'_>) -> Option<Verdict> {
+/// The verdict where containers get no GPUs.
+pub(super) fn none(subject: &Subject<'_>) -> Option<Verdict> {
     (subject.profile.container.gpu_access == GpuAccess::None)
         .then(|| Verdict::not_applicable("the profile gives containers no GPUs"))
 }
@@ -147,13 +148,8 @@ fn judge(subject: &Subject<'_>, image: &str, ran: &Ran, facts: &Facts) -> Verdic
         Ran::Refused(words) => {
             let verdict = Verdict::fail(format!("Docker does not start `{image}` with GPUs: {words}"));
             let seen = diagnosis::Seen { error: Some(words), ..diagnosis::Seen::default() };
-            let Some(known) = diagnosis::diagnose(subject, facts, seen) else {
-                return verdict.next("`journalctl -u docker -n 20`");
-            };
-            let next = known.next().unwrap_or_else(|| "`journalctl -u docker -n 20`".to_owned());
-            let mut verdict = verdict.saw(known.says()).next(next);
-            verdict.evidence.extend(known.evidence());
-            return verdict;
+            let known = diagnosis::diagnose(subject, facts, seen);
+            return verdict.told(known.as_ref(), "`journalctl -u docker -n 20`");
         }
         Ran::CannotRun(words) => {
             return Verdict::unknown(format!(

@@ -1,6 +1,6 @@
 //! What a check says, and how many looks become one verdict.
 
-use super::report::Outcome;
+use super::{diagnosis::Diagnosis, report::Outcome};
 
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,17 @@ impl Verdict {
     pub fn tolerated(mut self) -> Self {
         self.tolerated = true;
         self
+    }
+
+    /// With what a symptom stands for. `otherwise`: what to do where no symptom is known, or none of its causes holds.
+    pub(super) fn told(mut self, known: Option<&Diagnosis>, otherwise: impl Into<String>) -> Self {
+        let Some(known) = known else { return self.next(otherwise) };
+        self.evidence.push(known.says());
+        self.evidence.extend(known.evidence());
+        match known.next() {
+            Some(next) => self.next(next),
+            None => self.next(otherwise),
+        }
     }
 
     /// Says what to do next.

@@ -386,7 +386,7 @@ pub struct RuntimePrepare {
     /// Profile [default: the only one there is, or the current generation's]
     #[arg(long)]
     pub profile: Option<String>,
-    /// Start the engine in the locked image
+    /// Load the engine in its locked image, and calculate on each GPU with it
     #[arg(long)]
     pub smoke_test: bool,
     /// The Hugging Face token must be there and be accepted

@@ -14,6 +14,7 @@ mod confine;
 mod context;
 mod deployments;
 mod doctor;
+mod engine;
 mod explain;
 mod gate;
 mod generations;

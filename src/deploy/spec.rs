@@ -216,7 +216,11 @@ pub fn all_gpus(access: GpuAccess) -> Option<Gpus> {
     }
 }
 
-fn gpus(service: &Service, access: GpuAccess) -> Result<Option<Gpus>> {
+/// How a service's GPUs are asked for; none where it has none.
+///
+/// # Errors
+/// It names GPUs on a host whose profile gives containers none.
+pub fn gpus(service: &Service, access: GpuAccess) -> Result<Option<Gpus>> {
     let Some(wanted) = &service.gpus else { return Ok(None) };
     Ok(match (access, wanted) {
         (access, GpuIds::All) => all_gpus(access),

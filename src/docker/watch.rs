@@ -259,6 +259,9 @@ fn join(path: &str, target: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
+/// The longest line, in bytes: a longer one comes in several, since a container may never end one.
+const LONGEST: usize = 1 << 20;
+
 /// Puts the pieces Docker sends together into lines, each stream for itself.
 struct Lines<S> {
     pieces: S,
@@ -303,6 +306,9 @@ impl<S: Stream<Item = std::result::Result<LogOutput, Bollard>> + Unpin> Lines<S>
             held.drain(..=end);
             self.ready.push_back(LogLine { stderr, text });
         }
+        if held.len() > LONGEST {
+            self.ready.push_back(LogLine { stderr, text: std::mem::take(held) });
+        }
     }
 }
 
@@ -317,16 +323,13 @@ mod tests {
         assert_eq!(join("/etc/passwd", "../../../../x"), "/x");
     }
 
-    #[tokio::test]
-    async fn pieces_become_lines() {
-        let piece = |text: &str| Ok(LogOutput::StdOut { message: Bytes::copy_from_slice(text.as_bytes()) });
-        let pieces = vec![
-            piece("one\ntw"),
-            Ok(LogOutput::StdErr { message: Bytes::from_static(b"oops\r\n") }),
-            piece("o\nthree"),
-        ];
+    fn piece(text: &str) -> LogOutput {
+        LogOutput::StdOut { message: Bytes::copy_from_slice(text.as_bytes()) }
+    }
+
+    async fn lines(pieces: Vec<LogOutput>) -> Vec<(bool, String)> {
         let mut lines = Lines {
-            pieces: futures_util::stream::iter(pieces),
+            pieces: futures_util::stream::iter(pieces.into_iter().map(Ok)),
             name: "x".into(),
             out: String::new(),
             err: String::new(),
@@ -337,6 +340,21 @@ mod tests {
         while let Some(line) = lines.next().await.unwrap() {
             seen.push((line.stderr, line.text));
         }
+        seen
+    }
+
+    #[tokio::test]
+    async fn a_line_without_an_end_comes_in_several() {
+        let long = "x".repeat(LONGEST / 2 + 1);
+        let seen = lines(vec![piece(&long), piece(&long), piece(&long), piece("\n")]).await;
+        let lengths: Vec<usize> = seen.iter().map(|(_, text)| text.len()).collect();
+        assert_eq!(lengths, [2 * long.len(), long.len()]);
+    }
+
+    #[tokio::test]
+    async fn pieces_become_lines() {
+        let oops = LogOutput::StdErr { message: Bytes::from_static(b"oops\r\n") };
+        let seen = lines(vec![piece("one\ntw"), oops, piece("o\nthree")]).await;
         let wanted = [(false, "one"), (true, "oops"), (false, "two"), (false, "three")];
         assert_eq!(seen, wanted.map(|(stderr, text)| (stderr, text.to_owned())));
     }

@@ -294,9 +294,6 @@ fn the_checks() {
         }
     }
     symptoms(&mut out);
-    out.push_str("\n## Not built yet\n\nIn the catalogue, and with a later version:\n");
-    let later: Vec<String> = check::LATER.iter().map(|id| format!("`{id}`")).collect();
-    wrap(&mut out, "", "", &format!("{}.", later.join(", ")));
     same("checks.md", &out);
 }
 

@@ -86,7 +86,7 @@ pub(super) struct World {
     pub observed: Option<Observed>,
     pub gate: Option<Decision>,
     pub hf_token: bool,
-    /// Whether containers are asked what they see of the GPUs.
+    /// Whether containers are asked what they see of the GPUs, and engines loaded in their images.
     pub smoke: bool,
 }
 
@@ -100,6 +100,7 @@ impl World {
         subject.wanted.hf_token = self.hf_token;
         subject.wanted.smoke = self.smoke;
         subject.wanted.thorough = self.smoke;
+        subject.wanted.engines = self.smoke;
         subject
     }
 }
@@ -365,6 +366,7 @@ fn healthy() -> Facts {
         nvml: Known::Ok(Nvml::Answers(gpus(8))),
         smoke: super::table_smoke::smoke(8),
         smoke_reload: super::table_smoke::reload(8),
+        engines: keyed([("qwen72b", super::table_engine::smoke(4))]),
         health: (0..8).map(|index| (index, Known::Ok(health(index)))).collect(),
         nodes: Known::Ok(nodes(8)),
         fabric: Known::Ok(fabric()),

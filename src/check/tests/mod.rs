@@ -13,6 +13,7 @@ mod rules;
 mod table;
 mod symptoms;
 mod symptoms_data;
+mod table_engine;
 mod table_host;
 mod table_smoke;
 

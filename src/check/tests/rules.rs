@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{facts::*, *};
 use crate::{
-    check::{LATER, explain, registry, up_to},
+    check::{explain, registry, up_to},
     error::Kind,
     host::facts::*,
 };
@@ -148,11 +148,10 @@ fn an_exception_for_a_check_that_is_none_is_a_configuration_error() {
 }
 
 #[test]
-fn every_check_is_explained_and_later_ones_say_so() {
+fn every_check_is_explained() {
     for (at, check) in registry().iter().enumerate() {
         let explained = explain(check.id).unwrap();
         assert!(!explained.what.is_empty() && !explained.why.is_empty() && !explained.mend.is_empty());
-        assert!(!LATER.contains(&check.id));
         assert!(registry()[..at].iter().all(|other| other.id != check.id && other.layer <= check.layer));
         // What a check builds on comes before it, in its own layer.
         for need in check.needs {
@@ -160,17 +159,14 @@ fn every_check_is_explained_and_later_ones_say_so() {
             assert_eq!(base.map(|base| base.layer), Some(check.layer), "{} needs {need}", check.id);
         }
     }
-    let later = explain("runtime.smoke").unwrap_err();
-    assert_eq!(later.kind(), Kind::Usage);
-    assert!(later.to_string().contains("not built yet"));
     let wrong = explain("host.diks").unwrap_err();
     assert_eq!((wrong.kind(), wrong.hints().concat().as_str()), (Kind::Usage, "did you mean `host.disk`?"));
 }
 
 #[test]
 fn the_catalogue_is_whole() {
-    // Every id of the catalogue of checks: what is built, and what comes later.
-    assert_eq!(registry().len() + LATER.len(), 52);
+    // Every id of the catalogue of checks.
+    assert_eq!(registry().len(), 52);
 }
 
 /// Changes facts at random places, as a recording of another host or version would.

@@ -28,6 +28,7 @@ pub(super) fn cases() -> impl Iterator<Item = &'static Case> {
         .iter()
         .chain(super::table_host::CASES)
         .chain(super::table_smoke::CASES)
+        .chain(super::table_engine::CASES)
         .chain(super::gpu::CASES)
         .chain(super::fit::CASES)
         .chain(super::exposed::CASES)

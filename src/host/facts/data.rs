@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     digest::Digest,
-    host::smoke::{Reload, Smoke},
+    host::smoke::{Reload, Smoke, engine::EngineSmoke},
 };
 
 /// What one source said, or why it could not be read. Unknown is never "fine".
@@ -156,6 +156,8 @@ pub struct Facts {
     pub smoke: Known<Smoke>,
     /// What a running container saw before and after systemd read its units anew. Only where it is asked for.
     pub smoke_reload: Known<Reload>,
+    /// What each deployment's engine came to in its own image, by deployment. Only where it is asked for.
+    pub engines: BTreeMap<String, Known<EngineSmoke>>,
 }
 
 /// The distribution.

@@ -36,7 +36,9 @@ pub struct Wanted {
     pub host: WantedOfHost,
     /// Whether a container is started to see the GPUs.
     pub smoke: bool,
-    /// Whether that is done again after a daemon-reload and a restart of Docker.
+    /// Whether each deployment's engine is loaded in its own image.
+    pub engines: bool,
+    /// Whether the GPUs are looked at again after a daemon-reload and a restart of Docker.
     pub thorough: bool,
 }
 

@@ -1,7 +1,10 @@
-//! Smoke tests: a container of a locked image, by digest, with the GPUs, and what the probe (`src/probe`) sees in it.
+//! Smoke tests: a container of a locked image, by digest, with the GPUs, and what the probe (`src/probe`) sees in it, or what
+//! an engine comes to in its own image ([`engine`]).
 //!
 //! What is found is facts like others; judging them is for checks. See `docs/decisions/smoke.md`.
 
+mod container;
+pub mod engine;
 mod reading;
 mod run;
 

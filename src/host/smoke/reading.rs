@@ -9,8 +9,8 @@ const SCHEMA: u64 = 1;
 /// What glibc's loader and the kernel say where a program's C library or loader is not there (ld.so(8), execve(2)).
 const CANNOT_RUN: [&str; 4] =
     ["GLIBC_", "error while loading shared libraries", "no such file or directory", "exec format error"];
-/// The longest words that are kept, in characters.
-const WORDS: usize = 400;
+/// The longest words that are kept, in characters: an exception, and its cause.
+const WORDS: usize = 700;
 
 #[derive(Deserialize)]
 struct Wire {
@@ -48,7 +48,7 @@ fn cannot_run(words: &str) -> bool {
 }
 
 /// Some words in one line, printable.
-fn short(words: &str) -> String {
+pub(super) fn short(words: &str) -> String {
     let line: String = words.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     match line.char_indices().nth(WORDS) {
         Some((at, _)) => format!("{}…", &line[..at]),

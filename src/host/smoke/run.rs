@@ -1,14 +1,17 @@
 //! Runs the probe in containers.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
-use super::{IN_CONTAINER, PROGRAM, Ran, Reload, Smoke, reading};
+use super::{
+    IN_CONTAINER, PROGRAM, Ran, Reload, Smoke,
+    container::{self, OUTPUT},
+    reading,
+};
 use crate::{
-    docker::{Docker, Gpus, LogsWanted, Mount, MountKind, NewContainer},
-    error::{Error, Result},
+    docker::{Docker, Gpus, NewContainer},
+    error::Result,
     lock::LockedImage,
     system::{
         files::{Owner, Root},
@@ -16,12 +19,8 @@ use crate::{
     },
 };
 
-/// Label of the containers of smoke tests.
-const LABEL: &str = "bedplate.smoke";
 /// How long systemd may take to read its units anew, or to restart Docker: a stop waits for containers.
 const SYSTEMD: Duration = Duration::from_secs(300);
-/// How much output is read, in bytes.
-const OUTPUT: usize = 64 << 10;
 
 /// Where and with what a smoke test runs.
 #[derive(Clone, Copy)]
@@ -47,14 +46,13 @@ pub struct Lab<'a> {
 /// # Errors
 /// It could not be tried: the image is not on this host, the probe cannot be put there, or Docker cannot be asked.
 pub async fn smoke(lab: Lab<'_>) -> Result<Smoke> {
-    let container = lab.container(&[]).await?;
-    let ran = match lab.begin(&container).await {
-        Ok(name) => {
-            let ran = lab.until_it_ends(&name).await;
-            lab.docker.remove_unstarted(&name).await?;
-            ran?
-        }
-        Err(ran) => ran,
+    let wanted = lab.container(&[]).await?;
+    let ran = match container::run(lab.docker, &wanted, lab.limit).await? {
+        Ok(said) => match said.code {
+            Some(code) => reading::ran(code, &said.out, &said.err),
+            None => Ran::Hung(lab.limit.as_secs()),
+        },
+        Err(words) => reading::refused(&words),
     };
     Ok(Smoke { image: lab.key.to_owned(), ran })
 }
@@ -64,10 +62,11 @@ pub async fn smoke(lab: Lab<'_>) -> Result<Smoke> {
 /// # Errors
 /// As [`smoke`]; systemd does not read them.
 pub async fn reload(lab: Lab<'_>) -> Result<Reload> {
-    let container = lab.container(&["--hold"]).await?;
-    let name = match lab.begin(&container).await {
+    let wanted = lab.container(&["--hold"]).await?;
+    let name = match container::begin(lab.docker, &wanted).await {
         Ok(name) => name,
-        Err(before) => {
+        Err(words) => {
+            let before = reading::refused(&words);
             return Ok(Reload { image: lab.key.to_owned(), after: before.clone(), before });
         }
     };
@@ -99,78 +98,17 @@ pub async fn restart_engine() -> Result<()> {
 impl Lab<'_> {
     async fn container(&self, arguments: &[&str]) -> Result<NewContainer> {
         let Self { docker, root, image, key, place, .. } = *self;
-        let found = docker
-            .image_by_digest(&image.pull_reference(), &image.manifest, &image.config, image.index.as_ref())
-            .await?;
-        let Some((by_digest, _)) = found else {
-            return Err(Error::failed(format!("image `{key}` is not on this host"))
-                .hint("`bedplate provision` pulls what is locked"));
-        };
+        let base = container::base(docker, (key, image), (place, IN_CONTAINER)).await?;
         root.put_program(place, PROGRAM, Owner::current())?;
         Ok(NewContainer {
-            name: format!("bedplate-smoke-{}", std::process::id()),
-            image: by_digest,
             entrypoint: vec![IN_CONTAINER.to_owned()],
             command: arguments.iter().map(|&word| word.to_owned()).collect(),
-            labels: BTreeMap::from([(LABEL.to_owned(), key.to_owned())]),
             // Access to devices must not depend on the image's user: what is looked at is the way to the GPUs.
             user: Some("0:0".to_owned()),
             working_dir: Some("/".to_owned()),
-            mounts: vec![Mount {
-                source: place.to_owned(),
-                target: IN_CONTAINER.to_owned(),
-                read_only: true,
-                kind: MountKind::Bind,
-            }],
-            network: "none".to_owned(),
             gpus: self.gpus.cloned(),
-            ..NewContainer::default()
+            ..base
         })
-    }
-
-    /// Makes and starts a container. `Err`: Docker did not start it, and nothing of it is left.
-    async fn begin(&self, wanted: &NewContainer) -> std::result::Result<String, Ran> {
-        let refused = |error: &Error| {
-            let mut words = vec![error.message().to_owned()];
-            words.extend(error.causes());
-            reading::refused(&words.join(": "))
-        };
-        // What an interrupted run left; one that another run has at work is not touched.
-        if let Ok(left) = self.docker.list_by_label(LABEL).await {
-            for old in left {
-                if let Ok(Some(found)) = self.docker.inspect(&old.id).await
-                    && (!found.state.running || old.name == wanted.name)
-                {
-                    let _ = self.docker.remove_unstarted(&old.id).await;
-                }
-            }
-        }
-        let made = self.docker.create(wanted).await.map_err(|error| refused(&error))?;
-        if let Err(error) = self.docker.start(&made).await {
-            let ran = refused(&error);
-            let _ = self.docker.remove_unstarted(&made).await;
-            return Err(ran);
-        }
-        Ok(made)
-    }
-
-    /// Waits until a container ends, and reads what it said.
-    async fn until_it_ends(&self, container: &str) -> Result<Ran> {
-        let Ok(ended) = timeout(self.limit, self.docker.wait(container)).await else {
-            return Ok(Ran::Hung(self.limit.as_secs()));
-        };
-        let code = ended?;
-        let (mut said, mut complained) = (String::new(), String::new());
-        let mut lines = std::pin::pin!(self.docker.logs(container, LogsWanted::default()));
-        while let Some(line) = lines.next().await {
-            let line = line?;
-            let into = if line.stderr { &mut complained } else { &mut said };
-            if into.len() < OUTPUT {
-                into.push_str(&line.text);
-                into.push('\n');
-            }
-        }
-        Ok(reading::ran(code, &said, &complained))
     }
 
     /// Runs the probe once more in a container that runs.

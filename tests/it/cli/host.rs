@@ -94,6 +94,26 @@ fn a_port_that_is_taken() {
 }
 
 #[test]
+fn an_engine_is_loaded_only_where_the_layers_below_let_it() {
+    let place = place();
+    place.config("docker-socket = \"/nonexistent/docker.sock\"\nhub = \"http://127.0.0.1:1\"\n");
+    let home = place.at("home").display().to_string();
+    let more = format!("[checks]\nleak-paths = [\"{home}\"]\n");
+    place.put("profiles/gpus.toml", format!("{}{more}", crate::checks::WITH_GPUS));
+    place.put("deployments/d.yaml", "name: d\nengine: vllm\nmodel: a/b\nimage: 127.0.0.1:1/a:1\n");
+    for (profile, outcome, says) in [("gpus", "skipped", "skipped: `"), ("p", "n/a", "has no GPUs")] {
+        let arguments = ["runtime", "prepare", "--profile", profile, "--engine", "vllm", "-f"];
+        let rest = ["deployments/d.yaml", "--smoke-test", "--format", "json"];
+        let ran = place.run(arguments.into_iter().chain(rest));
+        let json = ran.exits(3).json();
+        let engine = finding(&json, "runtime.smoke");
+        assert_eq!(engine["outcome"], outcome, "{engine}");
+        assert!(engine["because"].as_str().unwrap().contains(says), "{engine}");
+        assert_eq!(ran.err.contains("smoke test: does not apply"), profile == "p", "{}", ran.err);
+    }
+}
+
+#[test]
 fn a_host_that_was_never_provisioned() {
     // Whoever locks here as root has a store there.
     let there = std::path::Path::new("/var/lib/bedplate").exists();

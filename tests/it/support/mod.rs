@@ -8,6 +8,7 @@ pub(crate) mod files;
 pub(crate) mod image;
 #[path = "../../support/profiles.rs"]
 pub(crate) mod profiles;
+pub(crate) mod python;
 pub(crate) mod registry;
 #[path = "../../support/standins.rs"]
 pub(crate) mod standins;

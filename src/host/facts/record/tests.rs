@@ -5,7 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::{Value, json};
 
 use super::{LIMIT, Words, read, write};
-use crate::{error::Kind, host::facts::*};
+use crate::{
+    error::Kind,
+    host::{
+        facts::*,
+        smoke::engine::{EngineSmoke, Ran},
+    },
+};
 
 const TOKEN: &str = "hf_QzWx8EdCr5FvTgB2yHnUj7MiKoLpA9s4";
 const MAC: &str = "9c:6b:00:1f:aa:7e";
@@ -63,6 +69,9 @@ fn facts() -> Facts {
         .into(),
         ..PublishedContainer::default()
     }]);
+    let words = format!("loading from https://me:{TOKEN}@mirror.corp.example (10.7.3.9) failed: {TOKEN}");
+    let ran = Ran::Ended { code: 1, at: Some("import vllm".to_owned()), words };
+    facts.engines.insert("d".to_owned(), Known::Ok(EngineSmoke { image: "vllm".to_owned(), ran }));
     facts.daemon_keys = Known::Ok(
         [
             ("/registry-mirrors".to_owned(), "[\"https://mirror.corp.example:5000\"]".to_owned()),
@@ -97,7 +106,7 @@ fn a_token_an_address_a_serial_and_a_name_are_not_in_the_file() {
     let text = write(&facts(), &Words::of(&wanted()), "gpu17.corp.example").unwrap();
     assert!(text.contains("from <host> ") && text.contains("<host> again"), "{text}");
     // What the rules look at is still there.
-    for kept in ["127.0.0.1", "\"debian\"", "NVIDIA H100", "refused with"] {
+    for kept in ["127.0.0.1", "\"debian\"", "NVIDIA H100", "refused with", "import vllm"] {
         assert!(text.contains(kept), "{kept} is not in {text}");
     }
 }

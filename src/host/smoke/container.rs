@@ -1,0 +1,153 @@
+//! A container of a smoke test: started, waited for, heard, removed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::StreamExt as _;
+use tokio::time::timeout;
+
+use crate::{
+    docker::{Docker, LogsWanted, Mount, MountKind, NewContainer},
+    error::{Error, Result},
+    lock::LockedImage,
+};
+
+/// Label of the containers of smoke tests.
+const LABEL: &str = "bedplate.smoke";
+/// How much is kept of each stream, in bytes.
+pub(super) const OUTPUT: usize = 64 << 10;
+/// How much of both is read, in bytes.
+const READ: usize = 16 << 20;
+/// How long Docker may take to tell what a container said that does not end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a container said.
+pub(super) struct Said {
+    /// Its exit status; absent where it did not end in time.
+    pub(super) code: Option<i64>,
+    /// The beginning of its standard output.
+    pub(super) out: String,
+    /// The end of its standard error.
+    pub(super) err: String,
+}
+
+/// What every container of a smoke test has: an image by digest, no network, and one file of ours.
+///
+/// # Errors
+/// The image is not on this host.
+pub(super) async fn base(
+    docker: &Docker,
+    (key, image): (&str, &LockedImage),
+    (on_host, inside): (&str, &str),
+) -> Result<NewContainer> {
+    let found = docker
+        .image_by_digest(&image.pull_reference(), &image.manifest, &image.config, image.index.as_ref())
+        .await?;
+    let Some((by_digest, _)) = found else {
+        return Err(Error::failed(format!("image `{key}` is not on this host"))
+            .hint("`bedplate provision` pulls what is locked"));
+    };
+    Ok(NewContainer {
+        name: format!("bedplate-smoke-{}", std::process::id()),
+        image: by_digest,
+        labels: BTreeMap::from([(LABEL.to_owned(), key.to_owned())]),
+        mounts: vec![Mount {
+            source: on_host.to_owned(),
+            target: inside.to_owned(),
+            read_only: true,
+            kind: MountKind::Bind,
+        }],
+        network: "none".to_owned(),
+        ..NewContainer::default()
+    })
+}
+
+/// Makes and starts a container. `Err`: Docker's words; nothing of it is left.
+pub(super) async fn begin(docker: &Docker, wanted: &NewContainer) -> std::result::Result<String, String> {
+    let refused = |error: &Error| {
+        let mut words = vec![error.message().to_owned()];
+        words.extend(error.causes());
+        words.join(": ")
+    };
+    // What an interrupted run left; one that another run has at work is not touched.
+    if let Ok(left) = docker.list_by_label(LABEL).await {
+        for old in left {
+            if let Ok(Some(found)) = docker.inspect(&old.id).await
+                && (!found.state.running || old.name == wanted.name)
+            {
+                let _ = docker.remove_unstarted(&old.id).await;
+            }
+        }
+    }
+    let made = docker.create(wanted).await.map_err(|error| refused(&error))?;
+    if let Err(error) = docker.start(&made).await {
+        let words = refused(&error);
+        let _ = docker.remove_unstarted(&made).await;
+        return Err(words);
+    }
+    Ok(made)
+}
+
+/// Starts a container, waits until it ends, and removes it. `Err` within: Docker did not start it, in its words.
+///
+/// # Errors
+/// Docker cannot be asked, or does not remove it.
+pub(super) async fn run(
+    docker: &Docker,
+    wanted: &NewContainer,
+    limit: Duration,
+) -> Result<std::result::Result<Said, String>> {
+    let name = match begin(docker, wanted).await {
+        Ok(name) => name,
+        Err(words) => return Ok(Err(words)),
+    };
+    let said = until_it_ends(docker, &name, limit).await;
+    let removed = docker.remove_unstarted(&name).await;
+    let said = said?;
+    // One that hangs in the driver cannot be removed, and the next run tries again: that it hangs is what counts.
+    if said.code.is_some() {
+        removed?;
+    }
+    Ok(Ok(said))
+}
+
+async fn until_it_ends(docker: &Docker, container: &str, limit: Duration) -> Result<Said> {
+    if let Ok(ended) = timeout(limit, docker.wait(container)).await {
+        let code = ended?;
+        let (out, err) = heard(docker, container).await?;
+        return Ok(Said { code: Some(code), out, err });
+    }
+    let (out, err) =
+        timeout(PATIENCE, heard(docker, container)).await.unwrap_or_else(|_| Ok(<_>::default()))?;
+    Ok(Said { code: None, out, err })
+}
+
+/// What a container said so far: the beginning of its output, the end of its complaints.
+async fn heard(docker: &Docker, container: &str) -> Result<(String, String)> {
+    let (mut out, mut err) = (String::new(), String::new());
+    let mut read = 0;
+    let mut lines = std::pin::pin!(docker.logs(container, LogsWanted::default()));
+    while let Some(line) = lines.next().await {
+        let line = line?;
+        read += line.text.len() + 1;
+        if line.stderr {
+            err.push_str(&line.text);
+            err.push('\n');
+            if err.len() > 2 * OUTPUT {
+                err = end_of(&err).to_owned();
+            }
+        } else if out.len() < OUTPUT {
+            out.push_str(&line.text);
+            out.push('\n');
+        }
+        if read > READ {
+            break;
+        }
+    }
+    Ok((out, end_of(&err).to_owned()))
+}
+
+fn end_of(text: &str) -> &str {
+    let at = text.len().saturating_sub(OUTPUT);
+    let at = (at..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    text.get(at..).unwrap_or_default()
+}
