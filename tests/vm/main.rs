@@ -11,6 +11,8 @@
 #![allow(clippy::disallowed_methods)]
 
 /// What all kinds of tests share.
+#[path = "../support/faults/mod.rs"]
+mod faults;
 #[path = "../support/profiles.rs"]
 mod profiles;
 mod support;
@@ -26,6 +28,7 @@ mod stories {
     /// All on one machine.
     mod shared {
         mod broken;
+        mod faults;
         mod kill;
         mod operator;
         mod packages;

@@ -1,5 +1,6 @@
 //! Checks on real sources: this machine, trees on disk, NVML through a stand-in library, a hub on loopback.
 
+pub(crate) mod faults;
 mod gpus;
 mod host;
 mod hub;
