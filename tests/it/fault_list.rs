@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// The score of the last run of them all on the machine.
-const LAST_RUN: &str = "none yet";
+const LAST_RUN: &str = "2026-11-27, planted, looked at and mended by a script with this table's text, before the test \
+    itself was run: 75 of 75 alone (not reached: the two of a further service), 12 of 12 in pairs";
 
 /// How to run them all.
 const AGAIN: &str = "BEDPLATE_FULL=1 cargo test --locked --test vm lowest_guilty_layer -- --nocapture";
@@ -69,8 +70,8 @@ fn the_faults() {
          | a host's tree with the NVML stand-in, `tests/it/checks/faults.rs` | {standins} | {of_standin} | {standins} and {often_of_standin} pairs |\n\n",
         all.len()
     );
-    wrap(&mut out, "", "", &format!("The last full run on the machine: {}.", LAST_RUN));
-    let _ = write!(out, "\n    {}\n", AGAIN);
+    wrap(&mut out, "", "", &format!("The last run on the machine: {LAST_RUN}."));
+    let _ = write!(out, "\n    {AGAIN}\n");
     out.push_str("\n## On the machine\n");
     rows(&mut out, &all);
     out.push_str("\n## With the stand-in library\n\n| fault | named |\n|---|---|\n");
@@ -98,7 +99,11 @@ fn each_fault_is_one_of_its_own_that_a_check_of_its_layer_names() {
         assert!(!fault.plant.is_empty(), "`{}`", fault.name);
         let mends = !fault.mend.is_empty() || fault.touches.contains(&"the deployment");
         assert!(mends && !fault.touches.is_empty(), "`{}`", fault.name);
-        assert!(fault.by.is_none_or(|command| command.contains("$profile")), "`{}`", fault.name);
+        assert!(
+            fault.by.is_none_or(|command| command.contains("$profile") || command.starts_with("up ")),
+            "`{}`",
+            fault.name
+        );
     }
     for [lower, higher] in faults::pairs(&all) {
         assert!(lower.layer <= higher.layer, "`{}` and `{}`", lower.name, higher.name);

@@ -8,17 +8,18 @@ secrets=/run/bedplate/secrets
 # In the form that the hub gives them, and nobody's.
 token=hf_QzWx8EdCr5FvTgB2yHnUj7MiKoLpA9s4
 engine=127.0.0.1:5017/bedplate/engine:1.0
-exporter=bedplate/exporter
+
+# id NAME: of the image that the current generation has by this name of the profile.
+id() { docker images -q --no-trunc "bedplate/$1" | head -n 1; }
 
 # deployment EXPRESSION: changes the deployment that is looked at, by sed; each mend begins with it as it was.
 deployment() { sed -i "$1" $lab/lab.yaml; }
 model() { deployment "s|^model: .*|model: $1|"; }
+engine_alone() { deployment '/^miner_client:/,$d'; }
 # further ENTRYPOINT: a service beside the engine.
 further() {
   printf 'extra_services:\n  further:\n    image: 127.0.0.1:5017/bedplate/exporter:1.0\n    entrypoint: %s\n' "$1" >>$lab/lab.yaml
 }
-
-remove_lab() { bedplate rm lab 2>/dev/null || true; }
 
 # background COMMAND…: goes on until `settle`.
 background() {
@@ -49,7 +50,7 @@ once_up() {
   background bash -c 'until [ "$(docker inspect -f "{{.State.Running}}" "$0" 2>/dev/null)" = true ]; do sleep 0.2; done; "$@"' "$container" "$@"
 }
 # other OPTIONS…: a container of nobody's.
-other() { docker run -d --name lab-other "$@" "$exporter:$(docker images --format '{{.Tag}}' $exporter | head -n 1)"; }
+other() { docker run -d --name lab-other "$@" "$(id exporter)"; }
 
 # daemon_json [TEXT]: Docker's configuration; without TEXT as it was.
 daemon_json() {
@@ -70,8 +71,11 @@ restart_docker() {
 docker_with() { daemon_json "$1" && restart_docker; }
 docker_without() { daemon_json && restart_docker; }
 
-remove_engine() { docker rmi -f "$(docker inspect -f '{{.Id}}' $engine)"; }
+remove_engine() { docker rmi -f "$(id vllm)"; }
 engine_as_it_was() { docker load -q -i $lab/engine.tar; }
+
+# immutable 16|0 DIRECTORY: sets the attribute of chattr(1), which is not installed, or clears it (FS_IOC_SETFLAGS).
+immutable() { perl -e 'open my $directory, "<", $ARGV[1] or die; ioctl $directory, 0x40086602, pack "L", $ARGV[0] or die' "$1" "$2"; }
 
 # package NAME: an empty package of this name is installed.
 package() {
@@ -129,7 +133,7 @@ lab_open() {
   hub_at 8099
   hub
   cp $profile $lab/good.toml
-  docker inspect -f '{{join .RepoTags " "}}' $engine | xargs docker save -o $lab/engine.tar
+  docker inspect -f '{{join .RepoTags " "}}' "$(id vllm)" | xargs docker save -o $lab/engine.tar
 }
 lab_close() {
   kill "$(cat $lab/hub.pid)" || true

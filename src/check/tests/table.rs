@@ -323,7 +323,7 @@ const CASES: &[Case] = &[
         listen(w, Ipv4Addr::UNSPECIFIED, 8080, "agent")
     }),
     // That Docker's configuration is broken is not the host's matter: what listens is seen.
-    Case("net.exposed", Pass, "", |w| break_daemon_json(w)),
+    Case("net.exposed", Pass, "", break_daemon_json),
     Case("net.exposed", Unknown, "no /proc", |w| w.facts.listeners = Known::unknown("no /proc")),
     Case("docker.daemon", NotApplicable, "no container engine", |w| {
         w.profile.container.engine = ContainerEngine::None;

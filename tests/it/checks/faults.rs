@@ -45,7 +45,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         std::fs::remove_file(root.join("sys/bus/pci/devices/0000:07:00.0")).unwrap();
     }),
     fault("nouveau has the GPUs", &["gpu.nouveau"], "init 9\n", |root| {
-        (0..8).for_each(|gpu| owner(root, gpu, "nouveau"))
+        (0..8).for_each(|gpu| owner(root, gpu, "nouveau"));
     }),
     fault("one GPU is kept for a virtual machine", &["gpu.nouveau"], "", |root| owner(root, 2, "vfio-pci")),
     fault("the driver's module is not loaded", &["gpu.module"], "init 9\n", |root| {

@@ -88,7 +88,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::new(
         Doctor,
         "a link stands in place of a secret",
-        &["secret.modes", "secret.present"],
+        &["secret.modes"],
         &["the agent's token"],
         [
             // Never on a disk.

@@ -138,8 +138,7 @@ pub(super) const FAULTS: &[Fault] = &[
         &["host.ports", "net.exposed"],
         &["port 8080", "Docker"],
         ["other -p 0.0.0.0:8080:9400", "docker rm -f lab-other"],
-    )
-    .often(),
+    ),
     Fault::new(
         Doctor,
         "a container publishes a port past the firewall",
@@ -193,7 +192,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::new(
         Doctor,
         "a profile with GPUs on a host without",
-        &["gpu.pci"],
+        &["gpu.pci", "deploy.fit"],
         &["another profile"],
         ["profile_with_gpus", "profile_as_it_was"],
     )

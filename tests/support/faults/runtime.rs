@@ -15,7 +15,7 @@ pub(super) const FAULTS: &[Fault] = &[
         "the wrong image under the right name",
         &["image.present"],
         &["the engine's image", "Docker"],
-        ["remove_engine; docker tag $exporter $engine", "docker rmi $engine; engine_as_it_was"],
+        ["remove_engine; docker tag $(id exporter) $engine", "docker rmi $engine; engine_as_it_was"],
     )
     .often(),
     Fault::new(
@@ -110,7 +110,7 @@ pub(super) const FAULTS: &[Fault] = &[
         "the cache is immutable",
         &["runtime.cache"],
         &["the cache"],
-        ["chattr +i /data/huggingface", "chattr -i /data/huggingface"],
+        ["immutable 16 /data/huggingface", "immutable 0 /data/huggingface"],
     ),
     Fault::new(
         Runtime,

@@ -9,8 +9,7 @@ pub(super) const FAULTS: &[Fault] = &[
         &["docker.daemon"],
         &["Docker"],
         ["systemctl stop docker.socket docker.service", "restart_docker"],
-    )
-    .often(),
+    ),
     Fault::new(
         Toolkit,
         "`daemon.json` is not JSON",

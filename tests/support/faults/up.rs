@@ -15,7 +15,7 @@ pub(super) const FAULTS: &[Fault] = &[
         "the engine ends while it loads",
         &["up.started"],
         &["the deployment"],
-        ["deployment '$a extra_args: [\"--fail-with\", \"CUDA out of memory\"]'", "remove_lab"],
+        ["engine_alone; deployment '$a extra_args: [\"--fail-with\", \"CUDA out of memory\"]'", ""],
     )
     .often(),
     Fault::new(
@@ -24,40 +24,39 @@ pub(super) const FAULTS: &[Fault] = &[
         &["up.started"],
         &["the deployment"],
         [
-            "deployment '$a extra_args: [\"--loading-seconds\", \"600\"]'; once_up lab docker kill lab",
-            "settle; remove_lab",
+            "engine_alone; deployment '$a extra_args: [\"--loading-seconds\", \"600\"]'; once_up try docker kill try",
+            "settle",
         ],
     ),
     Fault::new(
         Up,
         "the engine never gets ready",
-        &["up.serving", "up.agent"],
+        &["up.serving"],
         &["the deployment"],
-        ["deployment '$a extra_args: [\"--never-ready\"]'", "remove_lab"],
+        ["engine_alone; deployment '$a extra_args: [\"--never-ready\"]'", ""],
     ),
     Fault::new(
         Up,
         "the engine serves another name",
         &["up.serving"],
         &["the deployment"],
-        ["deployment '$a extra_args: [\"--served-model-name\", \"other\"]'", "remove_lab"],
+        ["engine_alone; deployment '$a extra_args: [\"--served-model-name\", \"other\"]'", ""],
     ),
     Fault::new(
         Up,
         "the agent does not get ready",
         &["up.agent"],
         &["the deployment"],
-        [
-            "deployment '/host_port/a \\  environment:\\n    MINER_VLLM_BASE_URL: \"http://127.0.0.1:1\"'",
-            "remove_lab",
-        ],
-    ),
+        ["deployment '/host_port/a \\  environment:\\n    MINER_VLLM_BASE_URL: \"http://127.0.0.1:1\"'", ""],
+    )
+    // The engine has to serve first, which takes its time on a machine that is emulated.
+    .by("up -f $lab/lab.yaml --timeout 90"),
     Fault::new(
         Up,
         "a further service ends at once",
         &["up.started"],
         &["the deployment"],
-        ["further '[\"/bin/false\"]'", "remove_lab"],
+        ["engine_alone; further '[\"/bin/false\"]'", ""],
     ),
     Fault::new(
         Up,
@@ -65,9 +64,9 @@ pub(super) const FAULTS: &[Fault] = &[
         &["up.started"],
         &["the deployment"],
         [
-            "further '[\"/bin/sh\", \"-c\", \"sleep 5; tail /dev/zero\"]'; \
-             once_up lab-further docker update --memory 32m --memory-swap 32m lab-further",
-            "settle; remove_lab",
+            "engine_alone; further '[\"/bin/sh\", \"-c\", \"sleep 5; tail /dev/zero\"]'; \
+             once_up try-further docker update --memory 32m --memory-swap 32m try-further",
+            "settle",
         ],
     ),
 ];

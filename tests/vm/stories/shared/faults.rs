@@ -33,7 +33,7 @@ fn lab() -> &'static Machine {
     }
     machine.sh(&format!(
         "cat >/root/lab/faults.sh <<'LIBRARY'\n{LIBRARY}\nLIBRARY\n\
-         sed 's/^name: try$/name: lab/' /root/lab/deployments/try.yaml >/root/lab/good.yaml\n\
+         cp /root/lab/deployments/try.yaml /root/lab/good.yaml\n\
          set -e; . /root/lab/faults.sh; lab_open"
     ));
     machine
@@ -107,6 +107,8 @@ fn look(machine: &Machine, planted: &[&Fault], layer: Layer, again: bool) -> Run
     let deployed = planted.iter().any(|fault| fault.touches.contains(&"the deployment"));
     let layer = if layer == Layer::Toolkit && deployed { Layer::Runtime } else { layer };
     let command = planted.iter().find_map(|fault| fault.by).unwrap_or(command(layer));
+    // What was started is not there for the next look.
+    let remove = if command.starts_with("up ") { "bedplate rm try >/dev/null 2>&1" } else { ":" };
     let once_more = if again { "look" } else { ":" };
     let (plant, mend) = (shell(&|fault| fault.plant), shell(&|fault| fault.mend));
     machine.script(&format!(
@@ -116,6 +118,7 @@ fn look(machine: &Machine, planted: &[&Fault], layer: Layer, again: bool) -> Run
          rm -f /var/lib/bedplate/generations/*/readiness/*\n\
          bedplate {command} --format json </dev/null 2>$lab/errors || code=$?\n\
          echo; echo code=${{code:-0}}; unset code\n\
+         {remove}\n\
          }}\n\
          cp $lab/good.yaml $lab/lab.yaml\n\
          part planted <<'PART'\n{plant}PART\n\
