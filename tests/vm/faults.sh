@@ -10,7 +10,7 @@ token=hf_QzWx8EdCr5FvTgB2yHnUj7MiKoLpA9s4
 engine=127.0.0.1:5017/bedplate/engine:1.0
 
 # id NAME: of the image that the current generation has by this name of the profile.
-id() { docker images -q --no-trunc "bedplate/$1" | head -n 1; }
+id() { docker images -q --no-trunc "bedplate/$1:g$(basename "$(readlink /var/lib/bedplate/current)")"; }
 
 # deployment EXPRESSION: changes the deployment that is looked at, by sed; each mend begins with it as it was.
 deployment() { sed -i "$1" $lab/lab.yaml; }

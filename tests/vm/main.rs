@@ -4,7 +4,8 @@
 //!
 //! Most stories share one machine: only one of them works at a time, and each brings it to where it starts from, so that
 //! their order does not matter. Those with a machine of their own go on beside them; their module's name makes them the
-//! first, since they take longest. `BEDPLATE_FULL=1` makes the long ones long; `BEDPLATE_SEED` chooses other random points.
+//! first, since they take longest. `BEDPLATE_FULL=1` makes the long ones long; `BEDPLATE_SEED` chooses other random points,
+//! `BEDPLATE_FAULTS` the faults whose name has that text.
 //! Run them with `cargo test --test vm`: with a runner that starts a process for each test, each would boot a machine.
 
 // Test code: files are read and written plainly.
