@@ -7,7 +7,7 @@ use super::{
     verdict::{Tally, Verdict, size},
 };
 use crate::host::facts::{
-    Facts, Hub, Listener, Resolution, looked_up, need,
+    Facts, Hub, Listener, PublishedContainer, PublishedPort, Resolution, looked_up, need,
     wanted::{WantedDeployment, WantedService},
 };
 use crate::profile::Published;
@@ -295,13 +295,7 @@ fn one_port(
                     format!("port {shown} is taken by deployment `{}`", container.deployment),
                     format!("`bedplate stop {}`, or choose another port", container.deployment),
                 ),
-                None => tally.bad(
-                    format!("port {shown} of `{}` is taken by {process}", deployment.name),
-                    format!(
-                        "end that process (`ss -ltnp 'sport = :{}'`), or choose another port",
-                        port.host_port
-                    ),
-                ),
+                None => taken_by_others(tally, deployment, port, &shown, process, facts),
             }
         }
         // Docker's own proxy has it, and Docker cannot say for whom.
@@ -313,6 +307,38 @@ fn one_port(
             format!("end that process (`ss -ltnp 'sport = :{}'`), or choose another port", port.host_port),
         ),
     }
+}
+
+/// The port is held by what is no deployment: a container, for which Docker's proxy has it, or another program.
+fn taken_by_others(
+    tally: &mut Tally,
+    deployment: &WantedDeployment,
+    port: &Published,
+    shown: &str,
+    process: &str,
+    facts: &Facts,
+) {
+    let name = &deployment.name;
+    match publisher(facts, port) {
+        Some(other) => tally.bad(
+            format!("port {shown} of `{name}` is taken by container `{}` (`{}`)", other.name, other.image),
+            format!("`docker stop {}`, or choose another port", other.name),
+        ),
+        None => tally.bad(
+            format!("port {shown} of `{name}` is taken by {process}"),
+            format!("end that process (`ss -ltnp 'sport = :{}'`), or choose another port", port.host_port),
+        ),
+    }
+}
+
+/// The container that Docker publishes this port for, where one does.
+fn publisher<'f>(facts: &'f Facts, wanted: &Published) -> Option<&'f PublishedContainer> {
+    let is = |port: &PublishedPort| {
+        port.port == wanted.host_port
+            && port.protocol == wanted.protocol
+            && overlap(port.address, wanted.address)
+    };
+    facts.published.ok()?.iter().find(|container| container.ports.iter().any(is))
 }
 
 /// Whether two sockets of one port collide: the same address, or one of them on all. `[::]` takes IPv4 too

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     host::facts::{
-        Facts, Nvml, looked_up,
+        Facts, Image, Nvml, looked_up,
         wanted::{WantedDeployment, WantedService},
     },
     lock::{LockedImage, VerdictOutcome, cuda},
@@ -70,12 +70,17 @@ pub(super) fn locked(subject: &Subject<'_>, _: &Facts) -> Verdict {
 
 pub(super) fn present(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     let mut tally = Tally::default();
-    for name in used(subject).keys() {
-        let Some(wanted) = subject.wanted.images.get(*name) else { continue };
+    for (name, (locked, _)) in used(subject) {
+        let Some(wanted) = subject.wanted.images.get(name) else { continue };
         match looked_up(&facts.images, name) {
             Ok(Some(image)) if wanted.is(image) => tally.good(format!("`{name}`: {}", image.id)),
             Ok(Some(image)) => tally.bad(
-                format!("Docker's image of `{name}` is {}, the lock says {}", image.id, wanted.manifest),
+                format!(
+                    "Docker's image of `{name}` is {}{}, the lock says {}",
+                    image.id,
+                    of_another_platform(image, locked),
+                    wanted.manifest
+                ),
                 "run `bedplate provision`, which pulls the locked one by its digest",
             ),
             Ok(None) if wanted.layout => tally.bad(
@@ -90,6 +95,17 @@ pub(super) fn present(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         }
     }
     tally.verdict("every image is in Docker, by its locked digest", NOTHING)
+}
+
+/// What is to be said of an image's platform, where it is another one than the lock's.
+fn of_another_platform(image: &Image, locked: &LockedImage) -> String {
+    let has = format!("{}/{}", image.os, image.architecture);
+    if is_platform(&locked.platform, &has) { String::new() } else { format!(", for {has}") }
+}
+
+/// Whether a locked platform is that of an image: a variant may follow it.
+fn is_platform(locked: &str, has: &str) -> bool {
+    locked.strip_prefix(has).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 pub(super) fn platform(subject: &Subject<'_>, facts: &Facts) -> Verdict {
@@ -116,7 +132,7 @@ pub(super) fn platform(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         match looked_up(&facts.images, name) {
             Ok(Some(image)) => {
                 let has = format!("{}/{}", image.os, image.architecture);
-                if locked.platform == has || locked.platform.starts_with(&format!("{has}/")) {
+                if is_platform(&locked.platform, &has) {
                     tally.good(format!("`{name}`: {has}"));
                 } else {
                     tally.bad(

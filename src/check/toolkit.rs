@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     host::facts::{CdiSpec, Docker, Engine, Facts},
+    plan,
     profile::{ContainerEngine, GpuAccess},
 };
 
@@ -41,6 +42,9 @@ pub(super) fn daemon(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     if subject.profile.container.engine == ContainerEngine::None {
         return Verdict::not_applicable("the profile asks for no container engine");
     }
+    if let Some(broken) = broken_configuration(facts) {
+        return broken;
+    }
     let engine =
         match facts.docker.as_result() {
             Ok(Docker::Answers(engine)) => engine,
@@ -70,6 +74,20 @@ pub(super) fn daemon(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         }
         Some(_) => saw(Verdict::pass(format!("Docker {} answers", engine.version))),
     }
+}
+
+/// A configuration that Docker refuses: it does not start with it, or will not the next time.
+fn broken_configuration(facts: &Facts) -> Option<Verdict> {
+    let why = facts.daemon_json.ok()?.as_ref()?.broken.as_ref()?;
+    let so = match facts.docker.ok() {
+        Some(Docker::Answers(_)) => "Docker runs, and will not start again with it",
+        _ => "Docker does not start with it",
+    };
+    let verdict = Verdict::fail(format!("`{}` is not JSON: {so}", plan::DAEMON));
+    Some(verdict.saw(format!("`{}`: {why}", plan::DAEMON)).next(format!(
+        "mend it there (`dockerd --validate --config-file {}`), then `systemctl restart docker`",
+        plan::DAEMON
+    )))
 }
 
 pub(super) fn wiring(subject: &Subject<'_>, facts: &Facts) -> Verdict {

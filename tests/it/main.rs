@@ -6,6 +6,9 @@ mod build;
 mod checks;
 mod cli;
 mod deploy;
+mod fault_list;
+#[path = "../support/faults/mod.rs"]
+mod faults;
 mod images;
 mod imports;
 mod packages;

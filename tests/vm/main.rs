@@ -5,13 +5,16 @@
 //! Most stories share one machine: only one of them works at a time, and each brings it to where it starts from, so that
 //! their order does not matter. Those with a machine of their own go on beside them; their module's name makes them the
 //! first, since they take longest. `BEDPLATE_FULL=1` makes some of them long, and the longest are ignored but for
-//! `--include-ignored`: `make test-full` does both. `BEDPLATE_SEED` chooses other random points.
+//! `--include-ignored`: `make test-full` does both. `BEDPLATE_SEED` chooses other random points, `BEDPLATE_FAULTS` the faults
+//! whose name has that text.
 //! Run them with `cargo test --test vm`: with a runner that starts a process for each test, each would boot a machine.
 
 // Test code: files are read and written plainly.
 #![allow(clippy::disallowed_methods)]
 
 /// What all kinds of tests share.
+#[path = "../support/faults/mod.rs"]
+mod faults;
 #[path = "../support/profiles.rs"]
 mod profiles;
 #[path = "../support/standins.rs"]
@@ -30,6 +33,7 @@ mod stories {
     /// All on one machine.
     mod shared {
         mod broken;
+        mod faults;
         mod kill;
         mod operator;
         mod packages;

@@ -2,7 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{facts::*, table::Case, *};
+use super::{
+    facts::*,
+    table::{Case, listen},
+    *,
+};
 use crate::host::facts::*;
 use Outcome::{Fail, Pass, Unknown, Warn};
 
@@ -32,6 +36,10 @@ fn above(world: &mut World, path: &str, mode: u32, owner: &str, id: u32) {
 }
 
 pub(super) const CASES: &[Case] = &[
+    Case("host.ports", Fail, "is taken by container `db` (`postgres:17`)", |w| {
+        listen(w, Ipv4Addr::LOCALHOST, 8000, "docker-proxy (pid 9)");
+        publish(w, "db", None, &[LOCAL], 8000);
+    }),
     Case(
         "net.exposed",
         Warn,

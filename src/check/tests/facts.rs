@@ -388,7 +388,7 @@ fn healthy() -> Facts {
             ("MINER_VLLM_API_KEY", Known::Ok(SecretState::Absent("not given".to_owned()))),
         ]),
         docker_config: Known::Ok(None),
-        daemon_json: Known::Ok(Some(DaemonJson { hosts: Vec::new(), cdi: Some(true) })),
+        daemon_json: Known::Ok(Some(DaemonJson { cdi: Some(true), ..DaemonJson::default() })),
         docker: Known::Ok(Docker::Answers(engine())),
         images: keyed([
             ("vllm", on_host("docker.io/vllm/vllm-openai:v0.11.0", "vllm")),

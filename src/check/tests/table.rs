@@ -116,6 +116,11 @@ macro_rules! edit {
     };
 }
 
+fn break_daemon_json(w: &mut World) {
+    let broken = Some("expected `,` or `}` at line 3 column 1".to_owned());
+    w.facts.daemon_json = Known::Ok(Some(DaemonJson { broken, ..DaemonJson::default() }));
+}
+
 fn old_driver(w: &mut World) {
     edit!(w.facts.module, m => m.loaded = Some("470.57.02".into()));
     // A consumer card has no forward compatibility, whatever the image holds.
@@ -318,12 +323,21 @@ const CASES: &[Case] = &[
     Case("net.exposed", Fail, "0.0.0.0:8080, meant was 127.0.0.1", |w| {
         listen(w, Ipv4Addr::UNSPECIFIED, 8080, "agent")
     }),
+    // That Docker's configuration is broken is not the host's matter: what listens is seen.
+    Case("net.exposed", Pass, "", break_daemon_json),
     Case("net.exposed", Unknown, "no /proc", |w| w.facts.listeners = Known::unknown("no /proc")),
     Case("docker.daemon", NotApplicable, "no container engine", |w| {
         w.profile.container.engine = ContainerEngine::None;
         w.facts.docker = away();
     }),
     Case("docker.daemon", Fail, "no socket", |w| w.facts.docker = away()),
+    Case("docker.daemon", Fail, "is not JSON: Docker runs, and will not start again", |w| {
+        break_daemon_json(w)
+    }),
+    Case("docker.daemon", Fail, "is not JSON: Docker does not start with it", |w| {
+        break_daemon_json(w);
+        w.facts.docker = away();
+    }),
     Case("docker.daemon", Fail, "too old", |w| engine_of(w).version = "20.10.24".into()),
     Case("docker.daemon", Fail, "snap", |w| {
         engine_of(w).root = "/var/snap/docker/common/var-lib-docker".into()
@@ -360,6 +374,10 @@ const CASES: &[Case] = &[
         drop(w.facts.images.insert("vllm".into(), Known::Ok(None)))
     }),
     Case("image.present", Fail, "the lock says sha256:", |w| image_of(w, "vllm").id = "sha256:0".into()),
+    Case("image.present", Fail, "sha256:0, for linux/arm64, the lock says", |w| {
+        let image = image_of(w, "vllm");
+        (image.id, image.architecture) = ("sha256:0".into(), "arm64".into());
+    }),
     Case("image.present", Unknown, "no socket", |w| {
         drop(w.facts.images.insert("vllm".into(), Known::unknown("no socket")))
     }),

@@ -162,12 +162,19 @@ pub(super) fn docker_config(tree: &Tree, users: &Users, path: &str) -> Result<Op
 pub(super) fn daemon_json(tree: &Tree) -> Result<Option<DaemonJson>> {
     const PATH: &str = "/etc/docker/daemon.json";
     let Some(text) = tree.read(PATH, SMALL)? else { return Ok(None) };
-    let parsed: serde_json::Value =
-        serde_json::from_slice(&text).doing(|| format!("reading `{PATH}` as JSON"))?;
+    // Docker takes an empty one for none (moby, `getConflictFreeConfiguration`).
+    let given = if text.trim_ascii().is_empty() { b"{}".as_slice() } else { &text };
+    let parsed: serde_json::Value = match serde_json::from_slice(given) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            return Ok(Some(DaemonJson { broken: Some(error.to_string()), ..DaemonJson::default() }));
+        }
+    };
     let hosts = parsed.get("hosts").and_then(serde_json::Value::as_array).into_iter().flatten();
     Ok(Some(DaemonJson {
         hosts: hosts.filter_map(|host| host.as_str().map(str::to_owned)).collect(),
         cdi: parsed.pointer("/features/cdi").and_then(serde_json::Value::as_bool),
+        broken: None,
     }))
 }
 

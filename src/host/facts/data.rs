@@ -362,6 +362,9 @@ pub struct DaemonJson {
     pub hosts: Vec<String>,
     /// `features.cdi`.
     pub cdi: Option<bool>,
+    /// Why it cannot be understood, where it is not JSON: then the rest is not known, and Docker does not start with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
 }
 
 /// The Docker daemon.

@@ -9,7 +9,7 @@ use super::{
     tree::Tree,
 };
 use crate::{
-    error::{Doing, Error, Result},
+    error::{Error, Result},
     plan,
 };
 
@@ -48,9 +48,8 @@ pub(super) fn limits(tree: &Tree) -> Result<Option<Limits>> {
         rdma: !tree.list("/sys/class/infiniband")?.is_empty(),
     };
     let daemon = tree.read(plan::DAEMON, SMALL)?.unwrap_or_default();
-    if !daemon.trim_ascii().is_empty() {
-        let daemon: Value =
-            serde_json::from_slice(&daemon).doing(|| format!("reading `{}` as JSON", plan::DAEMON))?;
+    // One that is not JSON sets nothing; that it is broken is `docker.daemon`'s matter.
+    if let Ok(daemon) = serde_json::from_slice::<Value>(&daemon) {
         for (name, place) in [("nofile", &mut limits.open_files), ("memlock", &mut limits.locked)] {
             // -1: no limit (dockerd(8), `--default-ulimit`).
             if let Some(hard) =

@@ -58,7 +58,7 @@ pub(super) fn loaded<'n>(files: impl Iterator<Item = (&'n str, u64)>) -> Option<
 }
 
 /// Whether root can write into a cache directory. Permission bits do not stop root; a read-only file
-/// system, a file in its place or a link does.
+/// system, a file in its place, a link or the attribute of chattr(1) does.
 pub(super) fn cache(tree: &Tree, path: &str) -> Result<Cache> {
     if let Some(link) = tree.first_link(path)? {
         return Ok(Cache {
@@ -70,6 +70,9 @@ pub(super) fn cache(tree: &Tree, path: &str) -> Result<Cache> {
     let stat = tree.root().stat(path)?;
     let why = match stat {
         Some(stat) if stat.kind != FileKind::Directory => Some(format!("`{path}` is not a directory")),
+        Some(_) if tree.root().is_immutable(path)? => {
+            Some(format!("`{path}` is immutable (`chattr -i {path}`)"))
+        }
         _ => read_only(tree, path)?.map(|at| format!("the file system at `{at}` is mounted read-only")),
     };
     Ok(Cache { exists: stat.is_some(), writable: why.is_none(), why })

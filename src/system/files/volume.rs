@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::{
-    fs::{StatVfsMountFlags, fstatfs, fstatvfs},
+    fs::{AtFlags, StatVfsMountFlags, StatxAttributes, StatxFlags, fstatfs, fstatvfs, statx},
     io::Errno,
     mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount},
 };
@@ -38,6 +38,21 @@ impl Root {
         #[allow(clippy::cast_sign_loss)] // a magic number of 32 bits, in a signed word on some architectures
         let magic = raw.f_type as u32;
         Ok(file_system_name(magic).map_or_else(|| format!("{magic:#x}"), str::to_owned))
+    }
+
+    /// Whether nothing can be made in the directory `path`: the attribute that chattr(1) sets, which stops root, too. False
+    /// where nothing is there, or the file system has no such thing.
+    ///
+    /// # Errors
+    /// A link on the way, or it cannot be looked at.
+    pub fn is_immutable(&self, path: &str) -> Result<bool> {
+        if self.stat(path)?.is_none() {
+            return Ok(false);
+        }
+        let fd = self.nearest(path)?;
+        let raw = statx(&fd, "", AtFlags::EMPTY_PATH, StatxFlags::empty())
+            .map_err(|error| failure("looking at", &self.shown(path), error))?;
+        Ok(raw.stx_attributes.contains(StatxAttributes::IMMUTABLE))
     }
 
     /// Has programs in the directory `path` run: where it lies on a mount that is `noexec`, it is mounted onto itself

@@ -1,7 +1,6 @@
-//! Scripted machines through the real `nvml-wrapper`, trees on disk and the real checks: faults planted one at a time and
-//! in pairs, and what is blamed.
+//! Scripted machines through the real `nvml-wrapper`, trees on disk and the real checks.
 
-use std::{os::unix::fs::symlink, path::Path};
+use std::path::Path;
 
 use bedplate::{
     check::report::Weight,
@@ -10,7 +9,7 @@ use bedplate::{
 
 use super::{
     nvml::{EIGHT, machine},
-    tree::{host, log, look, node, write},
+    tree::{host, look, node, write},
     *,
 };
 
@@ -58,67 +57,6 @@ async fn each_scripted_machine_is_judged_as_it_is() {
         "GPU 3 waits for a reset to replace a row of memory (1 uncorrected errors since the driver was loaded, 1 ever)"
     );
     assert!(ecc.next.as_deref().unwrap().contains("--gpu-reset -i 3"), "{:?}", ecc.next);
-}
-
-/// What is planted in the script or the tree.
-struct Fault(&'static str, &'static str, fn(&Path));
-
-const NONE: fn(&Path) = |_| {};
-
-/// Faults of the host, from the lowest up, each with the check that must be named for it.
-const FAULTS: &[Fault] = &[
-    Fault("gpu.nouveau", "init 9\n", |root| {
-        for index in 0..8 {
-            let link = root.join(format!("sys/devices/pci0000:00/0000:{index:02x}:00.0/driver"));
-            std::fs::remove_file(&link).unwrap();
-            symlink("../../../bus/pci/drivers/nouveau", link).unwrap();
-        }
-    }),
-    Fault("gpu.module", "init 9\n", |root| std::fs::remove_dir_all(root.join("sys/module/nvidia")).unwrap()),
-    Fault("gpu.device-nodes", "", |root| std::fs::remove_file(root.join("dev/nvidia-uvm")).unwrap()),
-    Fault("gpu.version-match", "init 18\n", NONE),
-    Fault("gpu.count", "lost 3\n", NONE),
-    Fault("gpu.fabric-manager", "fabric 2 0 0\n", |root| {
-        // A switch, whose service is installed and does not run.
-        let place = "/sys/devices/pci0000:00/0000:c1:00.0";
-        write(root, &format!("{place}/vendor"), "0x10de");
-        write(root, &format!("{place}/class"), "0x068000");
-        write(root, &format!("{place}/device"), "0x22a3");
-        symlink("../../../devices/pci0000:00/0000:c1:00.0", root.join("sys/bus/pci/devices/0000:c1:00.0"))
-            .unwrap();
-        write(root, "/usr/lib/systemd/system/nvidia-fabricmanager.service", "[Service]\n");
-    }),
-    Fault("gpu.ecc", "5.remaps 0 1 1 0\n", NONE),
-    Fault("gpu.xid", "", |root| {
-        log(
-            root,
-            "6,0,0,-;Linux version\n3,9,7100000000,-;NVRM: Xid (PCI:0000:06:00): 119, pid=1, Timeout\n",
-        );
-    }),
-    Fault("gpu.mig", "1.mig 1 1\n1.mig-instances 1\n", NONE),
-];
-
-#[tokio::test]
-async fn faults_one_at_a_time_and_in_pairs_are_blamed_on_the_lowest() {
-    let mut score = 0;
-    for (at, Fault(lower, one, plant)) in FAULTS.iter().enumerate() {
-        let alone = host();
-        plant(alone.path());
-        let (_, report) = look(alone.path(), &format!("{EIGHT}{one}")).await;
-        assert_eq!(blamed(&report), [*lower], "{lower}: {:#?}", report.findings);
-        assert!(finding(&report, lower).next.is_some(), "{lower}");
-        score += 1;
-        for Fault(higher, other, more) in &FAULTS[at + 1..] {
-            let pair = host();
-            more(pair.path());
-            plant(pair.path());
-            // In a script the last line holds: that of the lower fault.
-            let (_, report) = look(pair.path(), &format!("{EIGHT}{other}{one}")).await;
-            assert_eq!(blamed(&report).first(), Some(lower), "{lower} and {higher}");
-            score += 1;
-        }
-    }
-    assert_eq!(score, 45);
 }
 
 #[tokio::test]
@@ -169,8 +107,7 @@ async fn values_that_nvml_does_not_give_make_checks_unknown_or_not_applicable() 
 async fn fabric_manager_is_found_with_its_version() {
     let host = host();
     let root = host.path();
-    let Fault(_, _, plant) = FAULTS.iter().find(|fault| fault.0 == "gpu.fabric-manager").unwrap();
-    plant(root);
+    super::faults::switch(root);
     write(root, "/sys/fs/cgroup/system.slice/nvidia-fabricmanager.service/cgroup.procs", "901\n");
     let status = |version: &str| {
         let text = format!(

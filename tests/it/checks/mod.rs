@@ -1,6 +1,7 @@
 //! Checks on real sources: this machine, trees on disk, NVML through a stand-in library, a hub on loopback.
 
 mod engine;
+pub(crate) mod faults;
 mod gpus;
 mod host;
 mod hub;
