@@ -17,6 +17,7 @@ lib=/usr/lib/x86_64-linux-gnu
 cp libcuda.so.550.163.01 libnvidia-ml.so.550.163.01 libnvidia-ml.so.550.163.01.script $lib/
 ln -s libcuda.so.550.163.01 $lib/libcuda.so.1
 ln -s libnvidia-ml.so.550.163.01 $lib/libnvidia-ml.so.1
+ln -s libnvidia-ml.so.550.163.01.script $lib/libnvidia-ml.so.1.script
 for node in nvidia0 nvidia1 nvidiactl nvidia-uvm; do mknod -m 0666 /dev/$node c 1 3; done
 mkdir -p /etc/bedplate
 echo 'nvml = \"/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1\"' >/etc/bedplate/config.toml
