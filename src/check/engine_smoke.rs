@@ -100,6 +100,13 @@ fn one(subject: &Subject<'_>, facts: &Facts, deployment: &Deployment) -> Verdict
                 .saw(words)
                 .next(BY_UP)
         }
+        Ran::Ended { code: code @ (130 | 137 | 143), at, words } => {
+            let how = ended(*code);
+            let verdict = Verdict::unknown(format!("Python was ended from outside {} in `{image}`: {how}", step(at)));
+            verdict
+                .saw(if words.is_empty() { "it said nothing".to_owned() } else { words.clone() })
+                .next("`dmesg | grep -i 'out of memory'` shows whether the kernel did it: then free memory, and try again")
+        }
         Ran::Ended { code, at: at @ Some(_), words } if *code != 0 => {
             let how = ended(*code);
             let verdict = Verdict::fail(format!("Python ended {} in `{image}`: {how}", step(at)))
@@ -125,7 +132,9 @@ fn ended(code: i64) -> String {
         132 => "SIGILL: the image is built for another processor",
         134 => "SIGABRT",
         135 => "SIGBUS: `/dev/shm` or a file ended early",
+        130 => "SIGINT",
         137 => "SIGKILL: out of memory, mostly",
+        143 => "SIGTERM",
         139 => "SIGSEGV",
         _ => return format!("exit status {code}"),
     };
@@ -191,21 +200,30 @@ impl Case<'_> {
                 Verdict::unknown(format!("`{engine}` was not imported in `{image}`, and nothing says why")),
             );
         }
+        let version = seen.version.as_deref().unwrap_or("of unknown version");
+        if let Some(kind) = seen.missing.first() {
+            let verdict = Verdict::unknown(format!(
+                "`{image}` has no {kind} of {engine} {version} under a name that is known here: only its package was imported"
+            ));
+            return with(seen, verdict).next(BY_UP).tolerated();
+        }
         with(
             seen,
             Verdict::pass(format!(
-                "{engine} {} loads in `{image}`, which calculates right on {}; `tensor_parallel` wants {}",
-                seen.version.as_deref().unwrap_or("of unknown version"),
-                gpus(seen.devices.len()),
+                "{engine} {version} loads in `{image}`, which calculates right on {}; `tensor_parallel` wants {}",
+                gpus(seen.devices.iter().filter(|device| device.right == Some(true)).count()),
                 self.deployment.tensor_parallel
             )),
         )
     }
 
-    /// What is wrong with the devices; none where all that are needed work.
+    /// What is wrong with the devices; none where all that are needed work: an engine takes the first ones. How the others are
+    /// stands in the evidence.
     fn devices(&self, seen: &Seen) -> Option<Verdict> {
         let image = self.image;
-        for device in &seen.devices {
+        let wanted = self.deployment.tensor_parallel;
+        let needed = || seen.devices.iter().filter(|device| device.index < wanted);
+        for device in needed() {
             let index = device.index;
             if device.right != Some(true)
                 && let Some((major, minor)) = device.capability
@@ -236,7 +254,6 @@ impl Case<'_> {
                 );
             }
         }
-        let wanted = self.deployment.tensor_parallel;
         let count = seen.count.unwrap_or(0);
         if count < wanted {
             return Some(
@@ -246,14 +263,12 @@ impl Case<'_> {
                 .next(self.fewer()),
             );
         }
-        // Each that is counted was calculated on.
-        let used = seen.devices.iter().filter(|device| device.right == Some(true)).count();
-        (used < seen.devices.len() || seen.devices.len() < usize::try_from(wanted).unwrap_or(usize::MAX))
-            .then(|| {
-                Verdict::unknown(format!(
-                    "of {count} GPUs that `torch` counts in `{image}`, only {used} were calculated on"
-                ))
-            })
+        let used = needed().filter(|device| device.right == Some(true)).count();
+        (used < usize::try_from(wanted).unwrap_or(usize::MAX)).then(|| {
+            Verdict::unknown(format!(
+                "of the {wanted} GPUs that `tensor_parallel` wants, only {used} were calculated on in `{image}`"
+            ))
+        })
     }
 
     /// Why a container may see fewer GPUs than the host has.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    report::Outcome,
     subject::Subject,
     verdict::{Tally, Verdict},
 };
@@ -20,10 +21,22 @@ const DOCKER: [u16; 2] = [2375, 2376];
 const AGENT_KEY: &str = "MINER_API_KEY";
 
 pub(super) fn exposed(subject: &Subject<'_>, facts: &Facts) -> Verdict {
+    let verdict = seen(subject, facts);
+    let unread = facts.daemon_json.ok().and_then(|found| found.as_ref()?.broken.as_ref());
+    if verdict.outcome != Outcome::Pass || unread.is_none() {
+        return verdict;
+    }
+    let unknown = Verdict::unknown("`/etc/docker/daemon.json` is not JSON: whether Docker's API would listen beyond this host is not known")
+        .next("`bedplate explain docker.daemon`");
+    // Where the profile has an engine, `docker.daemon` shuts the gate for it, in its own layer.
+    if subject.profile.container.engine == ContainerEngine::None { unknown } else { unknown.tolerated() }
+}
+
+fn seen(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     let mut tally = Tally::default();
     match facts.daemon_json.as_result() {
         Ok(None) => tally.note("`/etc/docker/daemon.json`: not there"),
-        // `docker.daemon` shuts the gate for it, in its own layer; what listens is seen all the same.
+        // What listens is seen all the same.
         Ok(Some(configuration)) if configuration.broken.is_some() => {
             tally.note("`/etc/docker/daemon.json`: not JSON, so whether it names `hosts` is not known");
         }

@@ -81,7 +81,7 @@ fn broken_configuration(facts: &Facts) -> Option<Verdict> {
     let why = facts.daemon_json.ok()?.as_ref()?.broken.as_ref()?;
     let so = match facts.docker.ok() {
         Some(Docker::Answers(_)) => "Docker runs, and will not start again with it",
-        _ => "Docker does not start with it",
+        _ => "Docker does not answer, and does not start with it",
     };
     let verdict = Verdict::fail(format!("`{}` is not JSON: {so}", plan::DAEMON));
     Some(verdict.saw(format!("`{}`: {why}", plan::DAEMON)).next(format!(

@@ -1,4 +1,4 @@
-//! Why a step failed: what its words stand for, told apart by facts of this host.
+//! Why a pull failed: what its words stand for, told apart by facts of this host.
 
 use std::sync::Arc;
 
@@ -10,13 +10,17 @@ use crate::{
     system::files::Root,
 };
 
-/// The error of a step, with the cause that evidence shows, or what would decide between those that remain. Facts are gathered
-/// only for words that are known.
+/// What Docker's errors of a pull begin with; other steps say themselves what they lack.
+const PULL: &str = "pulling `";
+
+/// The error of a step; of a pull with the cause that evidence shows, or what would decide between those that remain. Facts are
+/// gathered only for words that are known.
 pub async fn named(context: &Context, root: &Arc<Root>, pinned: &Pinned, error: Error) -> Error {
     let mut lines = vec![error.message().to_owned()];
     lines.extend(error.causes());
     let seen = Seen { lines: &lines, ..Seen::default() };
-    if !root.is_host() || diagnosis::symptom(&seen).is_none() {
+    let pulls = lines.iter().any(|line| line.starts_with(PULL));
+    if !root.is_host() || !pulls || diagnosis::symptom(&seen).is_none() {
         return error;
     }
     let held = Held::of_pinned(pinned.clone());

@@ -48,6 +48,14 @@ impl std::fmt::Display for Asked<'_> {
     }
 }
 
+/// What is said where the daemon takes too long.
+const LATE: &str = "the daemon did not answer in time";
+
+/// Whether an error of this module is that the daemon took too long.
+pub(super) fn is_late(error: &Error) -> bool {
+    error.message().ends_with(LATE)
+}
+
 /// The daemon's own words, without bollard's wrapping.
 pub(super) fn words(error: &Bollard) -> String {
     match error {
@@ -56,7 +64,7 @@ pub(super) fn words(error: &Bollard) -> String {
         }
         Bollard::DockerResponseServerError { message, .. } => message.trim().to_owned(),
         Bollard::DockerStreamError { error } => error.trim().to_owned(),
-        Bollard::RequestTimeoutError => "the daemon did not answer in time".to_owned(),
+        Bollard::RequestTimeoutError => LATE.to_owned(),
         other => {
             let mut text = other.to_string();
             let mut next = std::error::Error::source(other);

@@ -134,6 +134,11 @@ impl Docker {
         &self.socket
     }
 
+    /// Whether `error` is the daemon's answer: it did not take too long, and it answers now.
+    pub async fn answers_after(&self, error: &Error) -> bool {
+        !failure::is_late(error) && self.engine().await.is_ok()
+    }
+
     /// What the daemon says of itself.
     pub async fn engine(&self) -> Result<EngineInfo> {
         let (info, version) = tokio::join!(self.client.info(), self.client.version());

@@ -24,11 +24,7 @@ fn layer_of(id: &str) -> Layer {
 }
 
 fn ids(names: &[&str]) -> String {
-    names
-        .iter()
-        .map(|id| format!("[`{id}`](checks.md#{})", id.replace('.', "")))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn rows(out: &mut String, faults: &[&Fault]) {
@@ -58,10 +54,11 @@ fn the_faults() {
         &mut out,
         "",
         "",
-        "Each is planted for real, looked at with the command of its layer, and mended; then the same command finds nothing. \
-         What is asked: the exit code, that the layer to blame is the fault's, that the cause to begin with is the check \
-         named here, with a next step, and that no other check speaks. In pairs, each fault with one of its own layer and \
-         one of a higher layer: the lower one is blamed.",
+        "Each is planted for real, looked at with the command of its layer, and mended; in `make test-full` the same command \
+         then finds nothing, in `make test` one look at the end does. What is asked: the exit code, that the layer to blame is \
+         the fault's, that the cause to begin with is the check named here ([the checks](checks.md)), with a next step, and that no other check speaks. \
+         In pairs, each fault that the layer's own command shows with one of its own layer and one of a higher layer: the \
+         lower layer is blamed, by a check of that layer's faults.",
     );
     let _ = write!(
         out,

@@ -134,6 +134,9 @@ fn images(case: &Case<'_>) -> Sign {
 }
 
 fn weights(case: &Case<'_>) -> Sign {
+    if case.seen.service.is_empty() {
+        return Sign::no("no container speaks, and nothing else fetches weights");
+    }
     let cannot_write =
         case.facts.caches.values().filter_map(|cache| cache.ok()).find_map(|cache| cache.why.as_ref());
     match cannot_write {

@@ -324,7 +324,11 @@ const CASES: &[Case] = &[
         listen(w, Ipv4Addr::UNSPECIFIED, 8080, "agent")
     }),
     // That Docker's configuration is broken is not the host's matter: what listens is seen.
-    Case("net.exposed", Pass, "", break_daemon_json),
+    Case("net.exposed", Unknown, "is not JSON", break_daemon_json),
+    Case("net.exposed", Fail, "port 2375", |w| {
+        break_daemon_json(w);
+        listen(w, Ipv4Addr::UNSPECIFIED, 2375, "dockerd");
+    }),
     Case("net.exposed", Unknown, "no /proc", |w| w.facts.listeners = Known::unknown("no /proc")),
     Case("docker.daemon", NotApplicable, "no container engine", |w| {
         w.profile.container.engine = ContainerEngine::None;
@@ -334,7 +338,7 @@ const CASES: &[Case] = &[
     Case("docker.daemon", Fail, "is not JSON: Docker runs, and will not start again", |w| {
         break_daemon_json(w)
     }),
-    Case("docker.daemon", Fail, "is not JSON: Docker does not start with it", |w| {
+    Case("docker.daemon", Fail, "is not JSON: Docker does not answer, and does not start with it", |w| {
         break_daemon_json(w);
         w.facts.docker = away();
     }),

@@ -31,6 +31,7 @@ fn seen(gpus: u32) -> Seen {
             })
             .collect(),
         version: Some("0.11.0".to_owned()),
+        missing: Vec::new(),
         modules: ["torch", "vllm", "vllm._C", "vllm.entrypoints.openai.api_server"]
             .map(str::to_owned)
             .to_vec(),
@@ -96,7 +97,8 @@ pub(super) const CASES: &[Case] = &[
     Case("runtime.smoke", Fail, "Python ended at `import vllm` in `vllm`: exit status 132, SIGILL", |w| {
         ran(w, Ran::Ended { code: 132, at: Some("import vllm".into()), words: String::new() })
     }),
-    Case("runtime.smoke", Fail, "exit status 137, SIGKILL", |w| {
+    // Somebody's or the kernel's doing, not the image's.
+    Case("runtime.smoke", Unknown, "exit status 137, SIGKILL", |w| {
         ran(w, Ran::Ended { code: 137, at: Some("import vllm".into()), words: "Killed".into() })
     }),
     Case("runtime.smoke", Fail, "exit status 3", |w| {
@@ -197,9 +199,16 @@ pub(super) const CASES: &[Case] = &[
         saw(w, |seen| seen.devices[3].right = None)
     }),
     Case("runtime.smoke", Unknown, "only 2 were calculated on", |w| saw(w, |seen| seen.devices.truncate(2))),
+    // One that it does not shard over.
+    Case("runtime.smoke", Pass, "calculates right on 3 GPUs", |w| {
+        w.deployments[0].tensor_parallel = 2;
+        saw(w, |seen| seen.devices[3].right = Some(false));
+    }),
     Case("runtime.smoke", Unknown, "was not imported", |w| saw(w, |seen| seen.modules.clear())),
     // A version that has none of the parts we know.
-    Case("runtime.smoke", Pass, "loads in `vllm`", |w| saw(w, |seen| seen.modules.truncate(2))),
+    Case("runtime.smoke", Unknown, "no compiled code of vllm", |w| {
+        saw(w, |seen| seen.missing = vec!["compiled code".to_owned()])
+    }),
     // More GPUs than it shards over.
     Case("runtime.smoke", Pass, "4 GPUs; `tensor_parallel` wants 2", |w| {
         w.deployments[0].tensor_parallel = 2

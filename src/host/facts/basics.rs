@@ -163,7 +163,9 @@ pub(super) fn daemon_json(tree: &Tree) -> Result<Option<DaemonJson>> {
     const PATH: &str = "/etc/docker/daemon.json";
     let Some(text) = tree.read(PATH, SMALL)? else { return Ok(None) };
     // Docker takes an empty one for none (moby, `getConflictFreeConfiguration`).
-    let given = if text.trim_ascii().is_empty() { b"{}".as_slice() } else { &text };
+    // It reads past a byte order mark.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    let given = if text.trim_ascii().is_empty() { b"{}".as_slice() } else { text };
     let parsed: serde_json::Value = match serde_json::from_slice(given) {
         Ok(parsed) => parsed,
         Err(error) => {

@@ -70,9 +70,10 @@ pub(super) fn cache(tree: &Tree, path: &str) -> Result<Cache> {
     let stat = tree.root().stat(path)?;
     let why = match stat {
         Some(stat) if stat.kind != FileKind::Directory => Some(format!("`{path}` is not a directory")),
-        Some(_) if tree.root().is_immutable(path)? => {
-            Some(format!("`{path}` is immutable (`chattr -i {path}`)"))
-        }
+        // What is not there yet is made in the nearest directory above.
+        _ if tree.root().is_immutable(path)? => Some(format!(
+            "`{path}`, or the directory it would be made in, is immutable (`lsattr -d`, `chattr -i`)"
+        )),
         _ => read_only(tree, path)?.map(|at| format!("the file system at `{at}` is mounted read-only")),
     };
     Ok(Cache { exists: stat.is_some(), writable: why.is_none(), why })

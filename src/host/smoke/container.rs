@@ -3,6 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::StreamExt as _;
+use rustix::{
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
 use tokio::time::timeout;
 
 use crate::{
@@ -11,6 +15,8 @@ use crate::{
     lock::LockedImage,
 };
 
+/// Beginning of their names; the id of the process that made them follows.
+const NAME: &str = "bedplate-smoke-";
 /// Label of the containers of smoke tests.
 const LABEL: &str = "bedplate.smoke";
 /// How much is kept of each stream, in bytes.
@@ -26,8 +32,14 @@ pub(super) struct Said {
     pub(super) code: Option<i64>,
     /// The beginning of its standard output.
     pub(super) out: String,
-    /// The end of its standard error.
+    /// The end of what was read of its standard error.
     pub(super) err: String,
+}
+
+/// Whether the process that made a container of this name is gone.
+fn is_left(name: &str) -> bool {
+    let pid = name.strip_prefix(NAME).and_then(|rest| Pid::from_raw(rest.parse().ok()?));
+    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
 /// What every container of a smoke test has: an image by digest, no network, and one file of ours.
@@ -47,7 +59,7 @@ pub(super) async fn base(
             .hint("`bedplate provision` pulls what is locked"));
     };
     Ok(NewContainer {
-        name: format!("bedplate-smoke-{}", std::process::id()),
+        name: format!("{NAME}{}", std::process::id()),
         image: by_digest,
         labels: BTreeMap::from([(LABEL.to_owned(), key.to_owned())]),
         mounts: vec![Mount {
@@ -61,8 +73,14 @@ pub(super) async fn base(
     })
 }
 
-/// Makes and starts a container. `Err`: Docker's words; nothing of it is left.
-pub(super) async fn begin(docker: &Docker, wanted: &NewContainer) -> std::result::Result<String, String> {
+/// Makes and starts a container. `Err` within: Docker does not start it, in its words; nothing of it is left.
+///
+/// # Errors
+/// Docker did not answer, so that nothing is known.
+pub(super) async fn begin(
+    docker: &Docker,
+    wanted: &NewContainer,
+) -> Result<std::result::Result<String, String>> {
     let refused = |error: &Error| {
         let mut words = vec![error.message().to_owned()];
         words.extend(error.causes());
@@ -72,19 +90,22 @@ pub(super) async fn begin(docker: &Docker, wanted: &NewContainer) -> std::result
     if let Ok(left) = docker.list_by_label(LABEL).await {
         for old in left {
             if let Ok(Some(found)) = docker.inspect(&old.id).await
-                && (!found.state.running || old.name == wanted.name)
+                && (!found.state.running || old.name == wanted.name || is_left(&old.name))
             {
                 let _ = docker.remove_unstarted(&old.id).await;
             }
         }
     }
-    let made = docker.create(wanted).await.map_err(|error| refused(&error))?;
+    let made = match docker.create(wanted).await {
+        Ok(made) => made,
+        Err(error) if docker.answers_after(&error).await => return Ok(Err(refused(&error))),
+        Err(error) => return Err(error),
+    };
     if let Err(error) = docker.start(&made).await {
-        let words = refused(&error);
         let _ = docker.remove_unstarted(&made).await;
-        return Err(words);
+        return if docker.answers_after(&error).await { Ok(Err(refused(&error))) } else { Err(error) };
     }
-    Ok(made)
+    Ok(Ok(made))
 }
 
 /// Starts a container, waits until it ends, and removes it. `Err` within: Docker did not start it, in its words.
@@ -96,14 +117,14 @@ pub(super) async fn run(
     wanted: &NewContainer,
     limit: Duration,
 ) -> Result<std::result::Result<Said, String>> {
-    let name = match begin(docker, wanted).await {
+    let name = match begin(docker, wanted).await? {
         Ok(name) => name,
         Err(words) => return Ok(Err(words)),
     };
     let said = until_it_ends(docker, &name, limit).await;
     let removed = docker.remove_unstarted(&name).await;
     let said = said?;
-    // One that hangs in the driver cannot be removed, and the next run tries again: that it hangs is what counts.
+    // One that hangs in the driver cannot be removed; a later run tries again. That it hangs is what counts.
     if said.code.is_some() {
         removed?;
     }

@@ -63,7 +63,7 @@ pub async fn smoke(lab: Lab<'_>) -> Result<Smoke> {
 /// As [`smoke`]; systemd does not read them.
 pub async fn reload(lab: Lab<'_>) -> Result<Reload> {
     let wanted = lab.container(&["--hold"]).await?;
-    let name = match container::begin(lab.docker, &wanted).await {
+    let name = match container::begin(lab.docker, &wanted).await? {
         Ok(name) => name,
         Err(words) => {
             let before = reading::refused(&words);

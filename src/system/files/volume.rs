@@ -40,15 +40,12 @@ impl Root {
         Ok(file_system_name(magic).map_or_else(|| format!("{magic:#x}"), str::to_owned))
     }
 
-    /// Whether nothing can be made in the directory `path`: the attribute that chattr(1) sets, which stops root, too. False
-    /// where nothing is there, or the file system has no such thing.
+    /// Whether nothing can be made in the directory `path`: the attribute that chattr(1) sets, which stops root, too. Where
+    /// it is not there yet, the nearest directory above counts. False where the file system has no such thing.
     ///
     /// # Errors
     /// A link on the way, or it cannot be looked at.
     pub fn is_immutable(&self, path: &str) -> Result<bool> {
-        if self.stat(path)?.is_none() {
-            return Ok(false);
-        }
         let fd = self.nearest(path)?;
         let raw = statx(&fd, "", AtFlags::EMPTY_PATH, StatxFlags::empty())
             .map_err(|error| failure("looking at", &self.shown(path), error))?;

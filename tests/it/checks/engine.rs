@@ -216,8 +216,8 @@ async fn does_not_load(bench: &Bench) {
 
 async fn cannot_be_looked_at(bench: &Bench) {
     let hangs = deployment(&json!({ "hang": true }));
-    let loaded = bench.load(&bench.image, &hangs, None, 10).await;
-    assert_eq!(loaded.ran, Ran::Hung { seconds: 10, at: Some("CUDA".to_owned()) });
+    let loaded = bench.load(&bench.image, &hangs, None, 30).await;
+    assert_eq!(loaded.ran, Ran::Hung { seconds: 30, at: Some("CUDA".to_owned()) });
     assert_eq!(judged(&hangs, loaded).outcome, Outcome::Unknown);
 
     // An image without Python.

@@ -17,11 +17,17 @@ WORDS = 300
 DEVICES = 64
 ARCHITECTURES = 64
 CAUSES = 8
-# What a server of the engine loads beside its package: compiled code, then the server. What a version does not have is passed
-# over, so names of several versions can stand here.
+# What a server of the engine loads beside its package: compiled code, and the server. Names of several versions: of each kind
+# at least one has to be there, else it is told as missing.
 PARTS = {
-    "vllm": ["vllm._C", "vllm._C_stable_libtorch", "vllm.entrypoints.openai.api_server"],
-    "sglang": ["sgl_kernel", "sglang.srt.entrypoints.http_server", "sglang.srt.server"],
+    "vllm": {
+        "compiled code": ["vllm._C", "vllm._C_stable_libtorch"],
+        "server": ["vllm.entrypoints.openai.api_server"],
+    },
+    "sglang": {
+        "compiled code": ["sgl_kernel"],
+        "server": ["sglang.srt.entrypoints.http_server", "sglang.srt.server"],
+    },
 }
 
 
@@ -53,7 +59,7 @@ class Look:
 
     def __init__(self, out):
         self.out = out
-        self.seen = {"schema": SCHEMA, "python": short(sys.version.split()[0]), "modules": [], "devices": [], "faults": []}
+        self.seen = {"schema": SCHEMA, "python": short(sys.version.split()[0]), "modules": [], "missing": [], "devices": [], "faults": []}
 
     def say(self, line):
         os.write(self.out, (json.dumps(line) + "\n").encode("ascii"))
@@ -78,7 +84,7 @@ class Look:
         return module
 
     def part(self, name):
-        """Imports a module, where there is one of that name."""
+        """Imports a module, where there is one of that name; whether there is."""
 
         def work():
             import importlib.util
@@ -95,8 +101,11 @@ class Look:
             __import__(name)
             return name
 
-        if self.attempt("import " + name, work) is not None:
+        before = len(self.seen["faults"])
+        imported = self.attempt("import " + name, work) is not None
+        if imported:
             self.seen["modules"].append(name)
+        return imported or len(self.seen["faults"]) > before
 
     def gpus(self, torch):
         cuda = torch.cuda
@@ -141,8 +150,9 @@ class Look:
 def main(engine):
     out = os.dup(1)
     os.dup2(2, 1)
-    # Nothing lies beside this file that could stand for a module.
-    del sys.path[:1]
+    # Nothing lies beside this file that could stand for a module. With PYTHONSAFEPATH its directory is not there.
+    if sys.path[:1] == [os.path.dirname(os.path.abspath(__file__))]:
+        del sys.path[:1]
     look = Look(out)
     torch = look.imported("torch")
     if torch is not None:
@@ -150,8 +160,9 @@ def main(engine):
         package = look.imported(engine)
         if package is not None:
             look.seen["version"] = short(getattr(package, "__version__", "unknown"))
-            for name in PARTS.get(engine, []):
-                look.part(name)
+            for kind, names in PARTS[engine].items():
+                if not any([look.part(name) for name in names]):
+                    look.seen["missing"].append(kind)
     look.seen["faults"] = look.seen["faults"][:CAUSES]
     look.say(look.seen)
     # What was loaded has threads and exit handlers of its own: none of them matters here.

@@ -89,6 +89,8 @@ pub struct Seen {
     pub version: Option<String>,
     /// The modules that were imported.
     pub modules: Vec<String>,
+    /// Kinds of parts that the engine has, none of whose names is in this version: `compiled code`, `server`.
+    pub missing: Vec<String>,
     /// What failed, but for single devices, in the order it was tried.
     pub faults: Vec<Complaint>,
 }

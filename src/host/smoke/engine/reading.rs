@@ -61,7 +61,18 @@ fn bounded(seen: Seen) -> Seen {
         texts.truncate(MOST);
         texts.iter().map(|text| short(text)).collect()
     };
-    let Seen { python, torch, cuda, architectures, count, mut devices, version, modules, mut faults } = seen;
+    let Seen {
+        python,
+        torch,
+        cuda,
+        architectures,
+        count,
+        mut devices,
+        version,
+        modules,
+        missing,
+        mut faults,
+    } = seen;
     devices.truncate(MOST);
     faults.truncate(MOST);
     Seen {
@@ -76,6 +87,7 @@ fn bounded(seen: Seen) -> Seen {
             .collect(),
         version: one(version),
         modules: all(modules),
+        missing: all(missing),
         faults: faults.into_iter().map(complaint).collect(),
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn containers_get_what_the_specification_says(machine: &Machine, site
         .expect(0)
         .says("unresolvable CDI devices");
 
-    // What the checks see of it: there, of this driver, whole. That no GPU is on PCI is the lowest cause.
+    // That no GPU is on PCI is the lowest cause.
     let report = machine.script("bedplate toolkit verify profiles/try.toml --format json").expect(3);
     let report: serde_json::Value = serde_json::from_str(&report.stdout).expect("the report is JSON");
     assert_eq!(report["blame"], "doctor", "{report:#}");
