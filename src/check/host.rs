@@ -304,8 +304,18 @@ fn one_port(
         }
         Err(_) => tally.bad(
             format!("port {shown} of `{}` is taken by {process}", deployment.name),
-            format!("end that process (`ss -ltnp 'sport = :{}'`), or choose another port", port.host_port),
+            other_program(process, port.host_port),
         ),
+    }
+}
+
+/// What to do about a program that has a port: `nginx (pid 812)`, where it may be seen.
+fn other_program(process: &str, port: u16) -> String {
+    match process.rsplit_once("(pid ").and_then(|(_, rest)| rest.strip_suffix(')')) {
+        Some(pid) => format!(
+            "`systemctl status {pid}` names its unit: `systemctl stop UNIT`, or `kill {pid}` where it has none; or choose another port"
+        ),
+        None => format!("end that process (`ss -ltnp 'sport = :{port}'` shows it), or choose another port"),
     }
 }
 
@@ -326,7 +336,7 @@ fn taken_by_others(
         ),
         None => tally.bad(
             format!("port {shown} of `{name}` is taken by {process}"),
-            format!("end that process (`ss -ltnp 'sport = :{}'`), or choose another port", port.host_port),
+            other_program(process, port.host_port),
         ),
     }
 }

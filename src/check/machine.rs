@@ -53,7 +53,10 @@ pub(super) fn clock(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         // Whether it is right can only be told by a source, and none was reached: the host may have none.
         _ => saw(Verdict::unknown(format!("{runs} runs and has reached no source of time")))
             .tolerated()
-            .next("see `chronyc sources -v` or `timedatectl timesync-status`; let it reach a server (UDP port 123)"),
+            .next(format!(
+                "`{}` shows which servers it asks; let it reach one (UDP port 123). This keeps nothing from starting",
+                if runs.contains("timesyncd") { "timedatectl timesync-status" } else { "chronyc sources -v" }
+            )),
     }
 }
 

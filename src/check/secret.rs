@@ -140,9 +140,13 @@ fn state(tally: &mut Tally, path: &str, found: &PathState, rule: &Rule<'_>) {
     match found {
         PathState::Absent if *required => tally.bad(format!("`{path}` is not there"), mend.clone()),
         PathState::Absent => tally.note(format!("`{path}`: not there yet")),
+        PathState::Link(link) if link == path => tally.bad(
+            format!("`{path}` is a link, and must be there itself"),
+            format!("put what it points to in its place: `mv -T \"$(readlink -f {path})\" {path}`; `rm` alone would lose it"),
+        ),
         PathState::Link(link) => tally.bad(
             format!("`{path}` is reached through the link `{link}`"),
-            format!("replace `{link}` by what it points to"),
+            format!("put what it points to in its place: `mv -T \"$(readlink -f {link})\" {link}`; or name the real path in the profile"),
         ),
         PathState::Present { mode, .. } if mode & !wanted & 0o7777 != 0 => {
             tally.bad(format!("`{path}` has mode {mode:04o}, at most {wanted:04o} is allowed"), mend.clone());
@@ -209,7 +213,7 @@ pub(super) fn leaks(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     for leak in &found.found {
         tally.bad(
             format!("`{}`, line {}, holds {}", leak.path, leak.line, leak.what),
-            "replace it where it was issued: it has been on disk in clear; then name it in the profile's `[secrets]`, and write `${NAME}` in its place (`bedplate init --from FILE` does so)",
+            "replace it where it was issued: it has been on disk in clear; in a shell's or `.env` file delete the line, in a deployment write `${NAME}` in its place (`bedplate init --from FILE` does so); bedplate keeps the new one: `[secrets]` in the profile, `bedplate secret set NAME`",
         );
     }
     for unseen in &found.unseen {

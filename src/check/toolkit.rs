@@ -85,7 +85,7 @@ fn broken_configuration(facts: &Facts) -> Option<Verdict> {
     };
     let verdict = Verdict::fail(format!("`{}` is not JSON: {so}", plan::DAEMON));
     Some(verdict.saw(format!("`{}`: {why}", plan::DAEMON)).next(format!(
-        "mend it there (`dockerd --validate --config-file {}`), then `systemctl restart docker`",
+        "edit it at that place, see that it is right (`dockerd --validate --config-file {}`), then `systemctl restart docker`",
         plan::DAEMON
     )))
 }

@@ -204,7 +204,7 @@ fn unreachable(socket: &str, error: &std::io::Error) -> Error {
         ),
         ErrorKind::ConnectionRefused => {
             Error::failed(format!("Docker is not running: nothing listens on `{socket}`"))
-                .hint("start it with `systemctl start docker`; if it will not start: `journalctl -u docker`")
+                .hint("start it with `systemctl start docker`; if it will not start: `bedplate toolkit verify`, then `journalctl -u docker`")
         }
         _ => Error::failed(format!("connecting to Docker at `{socket}`: {error}"))
             .hint("look at `systemctl status docker`"),

@@ -200,7 +200,7 @@ impl<'a> Planner<'a> {
         let error = match self.at(path) {
             PathState::Link { target } => {
                 Error::failed(format!("`{path}` is a link to `{target}`, where {wanted} shall be"))
-                    .hint(format!("name the real path in the profile, or take the link away: `rm {path}`"))
+                    .hint(format!("put what it points to in its place: `mv -T {target} {path}` (`rm {path}` where nothing of it is needed); or name the real path in the profile"))
             }
             PathState::Directory { .. } => {
                 Error::failed(format!("`{path}` is a directory, where {wanted} shall be"))

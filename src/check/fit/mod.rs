@@ -46,7 +46,9 @@ pub(super) fn fit(subject: &Subject<'_>, facts: &Facts) -> Verdict {
         }
         heads(&mut tally, deployment, shards, model.and_then(|model| model.shape.ok()));
     }
-    let verdict = tally.verdict("every deployment fits", "no deployment was given, or the host has no GPUs");
+    let none =
+        if subject.deployments.is_empty() { "no deployment was given" } else { "the host has no GPUs" };
+    let verdict = tally.verdict("every deployment fits", none);
     if blind { verdict } else { verdict.tolerated() }
 }
 

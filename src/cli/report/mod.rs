@@ -35,7 +35,23 @@ pub fn print_layer(context: &Context, report: &Report, layer: Layer) -> Result<u
     let mut shown = report.clone();
     shown.findings.retain(|finding| finding.layer == layer || is_cause(finding));
     print(context, &shown)?;
+    if report.opens_gate() && context.ui.format == Format::Text {
+        context.ui.say(after(layer));
+    }
     Ok(if report.opens_gate() { exit::DONE } else { exit::CHECK })
+}
+
+/// What a layer that is well leaves open: those above it were not looked at.
+fn after(layer: Layer) -> &'static str {
+    match layer {
+        Layer::Doctor => {
+            "this was the host alone; what comes next: `bedplate toolkit verify` (Docker and its GPUs)"
+        }
+        Layer::Toolkit => {
+            "what comes next: `bedplate runtime prepare --engine ENGINE` (the image, the model)"
+        }
+        Layer::Runtime | Layer::Up => "what comes next: `bedplate up -f NAME`",
+    }
 }
 
 /// The outcome in one word, as printed.
@@ -102,7 +118,7 @@ fn counts<'f>(findings: impl IntoIterator<Item = &'f Finding> + Clone) -> Vec<(O
 fn verdict(report: &Report) -> (String, Option<&Finding>) {
     match report.layer_to_blame() {
         Some(layer) => (
-            format!("not ready, the layer to blame is `{}`", command(layer)),
+            format!("not ready, the layer to blame is {} (`{}`)", duty(layer), command(layer)),
             report.findings.iter().find(|finding| finding.layer == layer && is_cause(finding)),
         ),
         None if report.opens_gate() => ("ready".to_owned(), None),

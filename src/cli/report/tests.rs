@@ -38,7 +38,7 @@ fn the_table_names_the_layer_and_one_next_step_a_failure() {
     let text = plain(&report(), false, None);
     assert!(text.contains("FAIL     gpu.pci        because of gpu.pci"), "{text}");
     assert_eq!(text.matches("next: do this").count(), 1, "{text}");
-    assert!(text.contains("the layer to blame is `doctor`"), "{text}");
+    assert!(text.contains("the layer to blame is the host (`doctor`)"), "{text}");
     assert!(text.contains("start with gpu.pci"), "{text}");
 }
 
