@@ -313,7 +313,7 @@ fn one_port(
 fn other_program(process: &str, port: u16) -> String {
     match process.rsplit_once("(pid ").and_then(|(_, rest)| rest.strip_suffix(')')) {
         Some(pid) => format!(
-            "`systemctl status {pid}` names its unit: `systemctl stop UNIT`, or `kill {pid}` where it has none; or choose another port"
+            "`systemctl status {pid}` names its unit: `systemctl stop UNIT`, or `kill {pid}` where it has none; or choose another port than {port}"
         ),
         None => format!("end that process (`ss -ltnp 'sport = :{port}'` shows it), or choose another port"),
     }

@@ -59,7 +59,10 @@ fn every_outcome() -> Report {
 fn leaking(name: &str) -> Place {
     let place = Place::new();
     let path = place.at("home").join(name).display().to_string();
-    place.put("profiles/p.toml", profile("", &format!("[checks]\nleak-paths = [\"{path}\"]\n")));
+    place.put(
+        "profiles/p.toml",
+        profile("", &format!("[checks]\nleak-paths = [\"{path}\"]\nopen-files = 0\n")),
+    );
     place.put(&format!("home/{name}"), format!("HF_TOKEN={}\n", super::cli::TOKEN));
     place.config("docker-socket = \"/nonexistent/docker.sock\"\nhub = \"http://127.0.0.1:1\"\n");
     place

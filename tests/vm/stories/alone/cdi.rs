@@ -24,8 +24,12 @@ echo 'nvml = \"/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1\"' >/etc/bedplate/con
 tar -C / -chf - lib64/ld-linux-x86-64.so.2 lib/x86_64-linux-gnu/libc.so.6 lib/x86_64-linux-gnu/libgcc_s.so.1 | docker import - glibc:1
 ";
 
-/// On a machine that was provisioned from `site`.
-pub(super) fn containers_get_what_the_specification_says(machine: &Machine, site: &Site) {
+#[test]
+#[ignore = "long: `make test-full`"]
+fn containers_get_what_the_specification_says() {
+    let machine = Machine::fresh("cdi");
+    let site = Site::new();
+    site.lock().provision(&machine, &[]).expect(0);
     let directory = tempfile::tempdir().expect("a temporary directory");
     compile("cuda.rs", &directory.path().join("libcuda.so.550.163.01"));
     compile("nvml.rs", &directory.path().join("libnvidia-ml.so.550.163.01"));

@@ -1,6 +1,5 @@
 //! A fresh machine without Docker becomes the profile's host, once, from one file and cut off from every network.
 
-use super::cdi;
 use crate::support::{Machine, Site, installed_packages, locked_packages};
 
 #[test]
@@ -87,5 +86,4 @@ fn a_fresh_machine_is_provisioned_and_a_second_run_has_nothing_to_do() {
             assert!(!bad, "{finding:#}");
         }
     }
-    cdi::containers_get_what_the_specification_says(&machine, &site);
 }
