@@ -104,18 +104,18 @@ fn one(subject: &Subject<'_>, facts: &Facts, deployment: &Deployment) -> Verdict
             let how = ended(*code);
             let verdict = Verdict::unknown(format!("Python was ended from outside {} in `{image}`: {how}", step(at)));
             verdict
-                .saw(if words.is_empty() { "it said nothing".to_owned() } else { words.clone() })
+                .said(words)
                 .next("`dmesg | grep -i 'out of memory'` shows whether the kernel did it: then free memory, and try again")
         }
         Ran::Ended { code, at: at @ Some(_), words } if *code != 0 => {
             let how = ended(*code);
             let verdict = Verdict::fail(format!("Python ended {} in `{image}`: {how}", step(at)))
-                .saw(if words.is_empty() { "it said nothing".to_owned() } else { words.clone() });
+                .said(words);
             verdict.told(case.known(words, Some(*code)).as_ref(), case.bent().unwrap_or_else(|| OTHER_TAG.to_owned()))
         }
         Ran::Ended { code, at, words } => {
             Verdict::unknown(format!("Python ended {} in `{image}` with exit status {code}, and no answer that can be read", step(at)))
-                .saw(if words.is_empty() { "it said nothing".to_owned() } else { words.clone() })
+                .said(words)
                 .next(BY_UP)
         }
         Ran::Hung { seconds, at } => {
@@ -360,15 +360,12 @@ fn with(seen: &Seen, mut verdict: Verdict) -> Verdict {
 }
 
 fn line(device: &Used) -> String {
-    let name = device.name.as_deref().unwrap_or("no name");
-    let capability =
-        device.capability.map_or_else(String::new, |(major, minor)| format!(", {major}.{minor}"));
     let result = match device.right {
         Some(true) => "calculated right",
         Some(false) => "calculated wrong",
         None => "nothing was calculated",
     };
-    format!("GPU {}: {name}{capability}: {result}", device.index)
+    smoke::device_line(device.index, device.name.as_deref(), device.capability, result)
 }
 
 #[cfg(test)]

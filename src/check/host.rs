@@ -302,21 +302,26 @@ fn one_port(
         Err(why) if process.starts_with("docker-proxy") => {
             tally.unknown(format!("port {shown} is held by a container, and whose is not known: {why}"));
         }
-        Err(_) => tally.bad(
-            format!("port {shown} of `{}` is taken by {process}", deployment.name),
-            other_program(process, port.host_port),
-        ),
+        Err(_) => taken_by_program(tally, deployment, port, &shown, process),
     }
 }
 
-/// What to do about a program that has a port: `nginx (pid 812)`, where it may be seen.
-fn other_program(process: &str, port: u16) -> String {
-    match process.rsplit_once("(pid ").and_then(|(_, rest)| rest.strip_suffix(')')) {
+/// The port is held by a program: `nginx (pid 812)`, where it may be seen.
+fn taken_by_program(
+    tally: &mut Tally,
+    deployment: &WantedDeployment,
+    port: &Published,
+    shown: &str,
+    process: &str,
+) {
+    let port = port.host_port;
+    let next = match process.rsplit_once("(pid ").and_then(|(_, rest)| rest.strip_suffix(')')) {
         Some(pid) => format!(
             "`systemctl status {pid}` names its unit: `systemctl stop UNIT`, or `kill {pid}` where it has none; or choose another port than {port}"
         ),
         None => format!("end that process (`ss -ltnp 'sport = :{port}'` shows it), or choose another port"),
-    }
+    };
+    tally.bad(format!("port {shown} of `{}` is taken by {process}", deployment.name), next);
 }
 
 /// The port is held by what is no deployment: a container, for which Docker's proxy has it, or another program.
@@ -328,16 +333,15 @@ fn taken_by_others(
     process: &str,
     facts: &Facts,
 ) {
-    let name = &deployment.name;
     match publisher(facts, port) {
         Some(other) => tally.bad(
-            format!("port {shown} of `{name}` is taken by container `{}` (`{}`)", other.name, other.image),
+            format!(
+                "port {shown} of `{}` is taken by container `{}` (`{}`)",
+                deployment.name, other.name, other.image
+            ),
             format!("`docker stop {}`, or choose another port", other.name),
         ),
-        None => tally.bad(
-            format!("port {shown} of `{name}` is taken by {process}"),
-            other_program(process, port.host_port),
-        ),
+        None => taken_by_program(tally, deployment, port, shown, process),
     }
 }
 

@@ -22,8 +22,7 @@ const AGENT_KEY: &str = "MINER_API_KEY";
 
 pub(super) fn exposed(subject: &Subject<'_>, facts: &Facts) -> Verdict {
     let verdict = seen(subject, facts);
-    let unread = facts.daemon_json.ok().and_then(|found| found.as_ref()?.broken.as_ref());
-    if verdict.outcome != Outcome::Pass || unread.is_none() {
+    if verdict.outcome != Outcome::Pass || facts.broken_daemon_json().is_none() {
         return verdict;
     }
     let unknown = Verdict::unknown("`/etc/docker/daemon.json` is not JSON: whether Docker's API would listen beyond this host is not known")

@@ -91,6 +91,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether this check is in it, and unknown: where a container decides, whether one is to be started.
+    pub fn is_unknown(&self, id: &str) -> bool {
+        self.findings.iter().any(|finding| finding.id == id && finding.outcome == Outcome::Unknown)
+    }
+
     /// Whether the gate opens: nothing shuts it, and something was looked at.
     pub fn opens_gate(&self) -> bool {
         self.findings.iter().any(|f| f.outcome == Outcome::Pass)

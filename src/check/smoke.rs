@@ -160,7 +160,7 @@ fn judge(subject: &Subject<'_>, image: &str, ran: &Ran, facts: &Facts) -> Verdic
         }
         Ran::Ended(code, words) => {
             return Verdict::fail(format!("the probe ended with exit status {code} in `{image}`"))
-                .saw(if words.is_empty() { "it said nothing".to_owned() } else { words.clone() })
+                .said(words)
                 .next("`dmesg | tail` shows whether the kernel ended it or the driver failed");
         }
         Ran::Hung(seconds) => {
@@ -241,13 +241,22 @@ fn shown(fault: &Fault) -> String {
 }
 
 fn line(device: &Probed) -> String {
-    let name = device.name.as_deref().unwrap_or("no name");
-    let capability =
-        device.capability.map_or_else(String::new, |(major, minor)| format!(", {major}.{minor}"));
     let kernel = match device.kernel {
         Some(true) => "the kernel calculated right",
         Some(false) => "the kernel calculated wrong",
         None => "no kernel was run",
     };
-    format!("GPU {}: {name}{capability}: {kernel}", device.index)
+    device_line(device.index, device.name.as_deref(), device.capability, kernel)
+}
+
+/// What a container saw of one GPU.
+pub(super) fn device_line(
+    index: u32,
+    name: Option<&str>,
+    capability: Option<(u32, u32)>,
+    result: &str,
+) -> String {
+    let name = name.unwrap_or("no name");
+    let capability = capability.map_or_else(String::new, |(major, minor)| format!(", {major}.{minor}"));
+    format!("GPU {index}: {name}{capability}: {result}")
 }

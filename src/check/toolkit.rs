@@ -78,7 +78,7 @@ pub(super) fn daemon(subject: &Subject<'_>, facts: &Facts) -> Verdict {
 
 /// A configuration that Docker refuses: it does not start with it, or will not the next time.
 fn broken_configuration(facts: &Facts) -> Option<Verdict> {
-    let why = facts.daemon_json.ok()?.as_ref()?.broken.as_ref()?;
+    let why = facts.broken_daemon_json()?;
     let so = match facts.docker.ok() {
         Some(Docker::Answers(_)) => "Docker runs, and will not start again with it",
         _ => "Docker does not answer, and does not start with it",

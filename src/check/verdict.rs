@@ -53,6 +53,11 @@ impl Verdict {
         self
     }
 
+    /// Adds what a program said at its end.
+    pub(super) fn said(self, words: &str) -> Self {
+        self.saw(if words.is_empty() { "it said nothing" } else { words })
+    }
+
     /// Does not shut the gate where it is unknown.
     pub fn tolerated(mut self) -> Self {
         self.tolerated = true;

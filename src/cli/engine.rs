@@ -6,14 +6,17 @@ use super::{Context, subject};
 use crate::{
     check::{
         self, Subject,
-        report::{Layer, Outcome, Report},
+        report::{Layer, Report},
     },
     deploy::spec,
     docker::Docker,
     error::Result,
     host::{
         facts::{self, Facts},
-        smoke::engine::{self, EngineSmoke, Lab},
+        smoke::{
+            Lab,
+            engine::{self, EngineSmoke},
+        },
     },
     profile::{
         Deployment,
@@ -43,9 +46,7 @@ pub async fn prove(
 ) -> Result<(Report, Facts)> {
     subject.wanted.engines = true;
     let (report, mut facts) = Box::pin(subject::prove(context, root, subject, sources, layers)).await?;
-    let due =
-        report.findings.iter().any(|finding| finding.id == CHECK && finding.outcome == Outcome::Unknown);
-    if !due {
+    if !report.is_unknown(CHECK) {
         return Ok((report, facts));
     }
     let docker = Docker::connect(&sources.docker_socket).await?;
@@ -77,16 +78,6 @@ async fn load(
         Ok(gpus) => gpus,
         Err(error) => return Some(Err(error)),
     };
-    let lab = Lab {
-        docker,
-        root,
-        key,
-        image,
-        engine: deployment.engine,
-        service: &service,
-        gpus: gpus.as_ref(),
-        place: engine::ON_HOST,
-        limit: LIMIT,
-    };
-    Some(engine::load(lab).await)
+    let lab = Lab { docker, root, key, image, gpus: gpus.as_ref(), place: engine::ON_HOST, limit: LIMIT };
+    Some(engine::load(lab, deployment.engine, &service).await)
 }

@@ -11,10 +11,7 @@ use tokio::time::sleep;
 
 use super::{Context, inputs, inputs::Sources};
 use crate::{
-    check::{
-        self, Locked, Subject,
-        report::{Outcome, Report},
-    },
+    check::{self, Locked, Subject, report::Report},
     deploy::{Paths, spec::all_gpus, state, state::WantedState},
     digest::Digest,
     docker::Docker,
@@ -316,8 +313,7 @@ pub async fn prove(
 ) -> Result<(Report, Facts)> {
     subject.wanted.smoke = true;
     let (report, mut facts) = judge(context, subject, sources, layers).await;
-    let due =
-        report.findings.iter().any(|finding| finding.id == SMOKE && finding.outcome == Outcome::Unknown);
+    let due = report.is_unknown(SMOKE);
     let Some((locked, gpus)) =
         subject.lock.as_ref().zip(all_gpus(subject.profile.container.gpu_access)).filter(|_| due)
     else {

@@ -148,10 +148,10 @@ fn cdi(case: &Case<'_>) -> Result<(bool, bool), Sign> {
         }
         Err(why) => return Err(Sign::open(why)),
     };
+    if case.facts.broken_daemon_json().is_some() {
+        return Err(Sign::open("`/etc/docker/daemon.json` is not JSON"));
+    }
     match case.facts.daemon_json.as_result() {
-        Ok(Some(configuration)) if configuration.broken.is_some() => {
-            Err(Sign::open("`/etc/docker/daemon.json` is not JSON"))
-        }
         Ok(configuration) => Ok((runs, configuration.as_ref().and_then(|found| found.cdi) == Some(true))),
         Err(why) => Err(Sign::open(why)),
     }

@@ -172,6 +172,11 @@ pub struct Os {
 }
 
 impl Facts {
+    /// Why Docker's configuration cannot be read as JSON, where it is there and cannot.
+    pub fn broken_daemon_json(&self) -> Option<&str> {
+        self.daemon_json.ok()?.as_ref()?.broken.as_deref()
+    }
+
     /// Where Docker's images lie: with containerd's image store not below Docker's own directory (Docker, "containerd image
     /// store"; containerd-config.toml(5), `root`).
     pub fn image_root(&self) -> &str {

@@ -10,9 +10,10 @@ use rustix::{
 use tokio::time::timeout;
 
 use crate::{
-    docker::{Docker, LogsWanted, Mount, MountKind, NewContainer},
+    docker::{Docker, Gpus, LogsWanted, Mount, MountKind, NewContainer},
     error::{Error, Result},
     lock::LockedImage,
+    system::files::{Owner, Root},
 };
 
 /// Beginning of their names; the id of the process that made them follows.
@@ -42,93 +43,109 @@ fn is_left(name: &str) -> bool {
     pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
-/// What every container of a smoke test has: an image by digest, no network, and one file of ours.
-///
-/// # Errors
-/// The image is not on this host.
-pub(super) async fn base(
-    docker: &Docker,
-    (key, image): (&str, &LockedImage),
-    (on_host, inside): (&str, &str),
-) -> Result<NewContainer> {
-    let found = docker
-        .image_by_digest(&image.pull_reference(), &image.manifest, &image.config, image.index.as_ref())
-        .await?;
-    let Some((by_digest, _)) = found else {
-        return Err(Error::failed(format!("image `{key}` is not on this host"))
-            .hint("`bedplate provision` pulls what is locked"));
-    };
-    Ok(NewContainer {
-        name: format!("{NAME}{}", std::process::id()),
-        image: by_digest,
-        labels: BTreeMap::from([(LABEL.to_owned(), key.to_owned())]),
-        mounts: vec![Mount {
-            source: on_host.to_owned(),
-            target: inside.to_owned(),
-            read_only: true,
-            kind: MountKind::Bind,
-        }],
-        network: "none".to_owned(),
-        ..NewContainer::default()
-    })
+/// Where and with what a smoke test runs.
+#[derive(Clone, Copy)]
+pub struct Lab<'a> {
+    /// The container engine.
+    pub docker: &'a Docker,
+    /// The host.
+    pub root: &'a Root,
+    /// The lock's name for the image.
+    pub key: &'a str,
+    /// The image.
+    pub image: &'a LockedImage,
+    /// How GPUs are asked for; none to look without.
+    pub gpus: Option<&'a Gpus>,
+    /// Where the program is put: [`super::ON_HOST`], [`super::engine::ON_HOST`].
+    pub place: &'a str,
+    /// How long the program may take: without persistence the driver takes seconds for each GPU.
+    pub limit: Duration,
 }
 
-/// Makes and starts a container. `Err` within: Docker does not start it, in its words; nothing of it is left.
-///
-/// # Errors
-/// Docker did not answer, so that nothing is known.
-pub(super) async fn begin(
-    docker: &Docker,
-    wanted: &NewContainer,
-) -> Result<std::result::Result<String, String>> {
-    let refused = |error: &Error| {
-        let mut words = vec![error.message().to_owned()];
-        words.extend(error.causes());
-        words.join(": ")
-    };
-    // What an interrupted run left; one that another run has at work is not touched.
-    if let Ok(left) = docker.list_by_label(LABEL).await {
-        for old in left {
-            if let Ok(Some(found)) = docker.inspect(&old.id).await
-                && (!found.state.running || old.name == wanted.name || is_left(&old.name))
-            {
-                let _ = docker.remove_unstarted(&old.id).await;
+impl Lab<'_> {
+    /// What every container of a smoke test has: an image by digest, the GPUs, no network, and one program of ours, which is put
+    /// on the host.
+    ///
+    /// # Errors
+    /// The image is not on this host; the program cannot be put there.
+    pub(super) async fn container(&self, program: &[u8], inside: &str) -> Result<NewContainer> {
+        let Self { docker, root, key, image, place, .. } = *self;
+        let found = docker
+            .image_by_digest(&image.pull_reference(), &image.manifest, &image.config, image.index.as_ref())
+            .await?;
+        let Some((by_digest, _)) = found else {
+            return Err(Error::failed(format!("image `{key}` is not on this host"))
+                .hint("`bedplate provision` pulls what is locked"));
+        };
+        root.put_program(place, program, Owner::current())?;
+        Ok(NewContainer {
+            name: format!("{NAME}{}", std::process::id()),
+            image: by_digest,
+            labels: BTreeMap::from([(LABEL.to_owned(), key.to_owned())]),
+            mounts: vec![Mount {
+                source: place.to_owned(),
+                target: inside.to_owned(),
+                read_only: true,
+                kind: MountKind::Bind,
+            }],
+            network: "none".to_owned(),
+            gpus: self.gpus.cloned(),
+            ..NewContainer::default()
+        })
+    }
+
+    /// Makes and starts a container. `Err` within: Docker does not start it, in its words; nothing of it is left.
+    ///
+    /// # Errors
+    /// Docker did not answer, so that nothing is known.
+    pub(super) async fn begin(&self, wanted: &NewContainer) -> Result<std::result::Result<String, String>> {
+        let docker = self.docker;
+        let refused = |error: &Error| {
+            let mut words = vec![error.message().to_owned()];
+            words.extend(error.causes());
+            words.join(": ")
+        };
+        // What an interrupted run left; one that another run has at work is not touched.
+        if let Ok(left) = docker.list_by_label(LABEL).await {
+            for old in left {
+                if let Ok(Some(found)) = docker.inspect(&old.id).await
+                    && (!found.state.running || old.name == wanted.name || is_left(&old.name))
+                {
+                    let _ = docker.remove_unstarted(&old.id).await;
+                }
             }
         }
+        let made = match docker.create(wanted).await {
+            Ok(made) => made,
+            Err(error) if docker.answers_after(&error).await => return Ok(Err(refused(&error))),
+            Err(error) => return Err(error),
+        };
+        if let Err(error) = docker.start(&made).await {
+            let _ = docker.remove_unstarted(&made).await;
+            return if docker.answers_after(&error).await { Ok(Err(refused(&error))) } else { Err(error) };
+        }
+        Ok(Ok(made))
     }
-    let made = match docker.create(wanted).await {
-        Ok(made) => made,
-        Err(error) if docker.answers_after(&error).await => return Ok(Err(refused(&error))),
-        Err(error) => return Err(error),
-    };
-    if let Err(error) = docker.start(&made).await {
-        let _ = docker.remove_unstarted(&made).await;
-        return if docker.answers_after(&error).await { Ok(Err(refused(&error))) } else { Err(error) };
-    }
-    Ok(Ok(made))
-}
 
-/// Starts a container, waits until it ends, and removes it. `Err` within: Docker did not start it, in its words.
-///
-/// # Errors
-/// Docker cannot be asked, or does not remove it.
-pub(super) async fn run(
-    docker: &Docker,
-    wanted: &NewContainer,
-    limit: Duration,
-) -> Result<std::result::Result<Said, String>> {
-    let name = match begin(docker, wanted).await? {
-        Ok(name) => name,
-        Err(words) => return Ok(Err(words)),
-    };
-    let said = until_it_ends(docker, &name, limit).await;
-    let removed = docker.remove_unstarted(&name).await;
-    let said = said?;
-    // One that hangs in the driver cannot be removed; a later run tries again. That it hangs is what counts.
-    if said.code.is_some() {
-        removed?;
+    /// Starts a container, waits until it ends, and removes it. `Err` within: Docker did not start it, in its words.
+    ///
+    /// # Errors
+    /// Docker cannot be asked, or does not remove it.
+    pub(super) async fn run(&self, wanted: &NewContainer) -> Result<std::result::Result<Said, String>> {
+        let Self { docker, limit, .. } = *self;
+        let name = match self.begin(wanted).await? {
+            Ok(name) => name,
+            Err(words) => return Ok(Err(words)),
+        };
+        let said = until_it_ends(docker, &name, limit).await;
+        let removed = docker.remove_unstarted(&name).await;
+        let said = said?;
+        // One that hangs in the driver cannot be removed; a later run tries again. That it hangs is what counts.
+        if said.code.is_some() {
+            removed?;
+        }
+        Ok(Ok(said))
     }
-    Ok(Ok(said))
 }
 
 async fn until_it_ends(docker: &Docker, container: &str, limit: Duration) -> Result<Said> {

@@ -10,7 +10,10 @@ mod run;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::run::{Lab, reload, restart_engine, smoke};
+pub use self::{
+    container::Lab,
+    run::{reload, restart_engine, smoke},
+};
 use crate::lock::{Lock, LockedImage};
 
 /// The program, built from `src/probe` with bedplate itself.

@@ -6,48 +6,21 @@ use tokio::time::timeout;
 
 use super::{
     IN_CONTAINER, PROGRAM, Ran, Reload, Smoke,
-    container::{self, OUTPUT},
+    container::{Lab, OUTPUT},
     reading,
 };
-use crate::{
-    docker::{Docker, Gpus, NewContainer},
-    error::Result,
-    lock::LockedImage,
-    system::{
-        files::{Owner, Root},
-        process::Command,
-    },
-};
+use crate::{docker::NewContainer, error::Result, system::process::Command};
 
 /// How long systemd may take to read its units anew, or to restart Docker: a stop waits for containers.
 const SYSTEMD: Duration = Duration::from_secs(300);
-
-/// Where and with what a smoke test runs.
-#[derive(Clone, Copy)]
-pub struct Lab<'a> {
-    /// The container engine.
-    pub docker: &'a Docker,
-    /// The host.
-    pub root: &'a Root,
-    /// The lock's name for the image.
-    pub key: &'a str,
-    /// The image.
-    pub image: &'a LockedImage,
-    /// How GPUs are asked for; none to look without.
-    pub gpus: Option<&'a Gpus>,
-    /// Where the probe is put: [`super::ON_HOST`].
-    pub place: &'a str,
-    /// How long the probe may take: without persistence the driver takes seconds for each GPU.
-    pub limit: Duration,
-}
 
 /// Looks at GPUs from inside a new container.
 ///
 /// # Errors
 /// It could not be tried: the image is not on this host, the probe cannot be put there, or Docker cannot be asked.
 pub async fn smoke(lab: Lab<'_>) -> Result<Smoke> {
-    let wanted = lab.container(&[]).await?;
-    let ran = match container::run(lab.docker, &wanted, lab.limit).await? {
+    let wanted = lab.probe(&[]).await?;
+    let ran = match lab.run(&wanted).await? {
         Ok(said) => match said.code {
             Some(code) => reading::ran(code, &said.out, &said.err),
             None => Ran::Hung(lab.limit.as_secs()),
@@ -62,8 +35,8 @@ pub async fn smoke(lab: Lab<'_>) -> Result<Smoke> {
 /// # Errors
 /// As [`smoke`]; systemd does not read them.
 pub async fn reload(lab: Lab<'_>) -> Result<Reload> {
-    let wanted = lab.container(&["--hold"]).await?;
-    let name = match container::begin(lab.docker, &wanted).await? {
+    let wanted = lab.probe(&["--hold"]).await?;
+    let name = match lab.begin(&wanted).await? {
         Ok(name) => name,
         Err(words) => {
             let before = reading::refused(&words);
@@ -96,18 +69,14 @@ pub async fn restart_engine() -> Result<()> {
 }
 
 impl Lab<'_> {
-    async fn container(&self, arguments: &[&str]) -> Result<NewContainer> {
-        let Self { docker, root, image, key, place, .. } = *self;
-        let base = container::base(docker, (key, image), (place, IN_CONTAINER)).await?;
-        root.put_program(place, PROGRAM, Owner::current())?;
+    async fn probe(&self, arguments: &[&str]) -> Result<NewContainer> {
         Ok(NewContainer {
             entrypoint: vec![IN_CONTAINER.to_owned()],
             command: arguments.iter().map(|&word| word.to_owned()).collect(),
             // Access to devices must not depend on the image's user: what is looked at is the way to the GPUs.
             user: Some("0:0".to_owned()),
             working_dir: Some("/".to_owned()),
-            gpus: self.gpus.cloned(),
-            ..base
+            ..self.container(PROGRAM, IN_CONTAINER).await?
         })
     }
 

@@ -11,7 +11,10 @@ use bedplate::{
     docker::Gpus,
     host::{
         facts::{Facts, Known},
-        smoke::engine::{self, EngineSmoke, Lab, Ran, Seen},
+        smoke::{
+            Lab,
+            engine::{self, EngineSmoke, Ran, Seen},
+        },
     },
     lock::LockedImage,
     profile::{
@@ -92,13 +95,11 @@ impl Bench {
             root: &self.root,
             key: "vllm",
             image,
-            engine: deployment.engine,
-            service: &service,
             gpus,
             place: place.to_str().unwrap(),
             limit: Duration::from_secs(limit),
         };
-        let loaded = engine::load(lab).await.unwrap();
+        let loaded = engine::load(lab, deployment.engine, &service).await.unwrap();
         let left = docker.list_by_label("bedplate.smoke").await.unwrap();
         assert!(left.is_empty(), "{left:?}");
         loaded

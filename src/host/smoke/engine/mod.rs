@@ -3,17 +3,14 @@
 
 mod reading;
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
-use super::container;
+use super::Lab;
 use crate::{
-    docker::{Docker, Gpus, NewContainer},
+    docker::NewContainer,
     error::Result,
     lock::LockedImage,
     profile::{deployment::Engine, services::Service},
-    system::files::{Owner, Root},
 };
 
 /// The script.
@@ -123,38 +120,12 @@ pub struct Complaint {
     pub words: String,
 }
 
-/// Where and with what an engine is loaded.
-#[derive(Clone, Copy)]
-pub struct Lab<'a> {
-    /// The container engine.
-    pub docker: &'a Docker,
-    /// The host.
-    pub root: &'a Root,
-    /// The lock's name for the image.
-    pub key: &'a str,
-    /// The image.
-    pub image: &'a LockedImage,
-    /// The engine.
-    pub engine: Engine,
-    /// Its service in the deployment: user, environment without secrets, shared memory.
-    pub service: &'a Service,
-    /// How its GPUs are asked for.
-    pub gpus: Option<&'a Gpus>,
-    /// Where the script is put: [`ON_HOST`].
-    pub place: &'a str,
-    /// How long it may take.
-    pub limit: Duration,
-}
-
-/// Loads an engine in a new container of its image, and calculates on each GPU.
+/// Loads an engine in a new container of its image, and calculates on each GPU. `service`: the engine's in its deployment.
 ///
 /// # Errors
 /// It could not be tried: the image is not on this host, the script cannot be put there, or Docker cannot be asked.
-pub async fn load(lab: Lab<'_>) -> Result<EngineSmoke> {
-    let Lab { docker, root, key, image, engine, service, gpus, place, limit } = lab;
-    let base = container::base(docker, (key, image), (place, IN_CONTAINER)).await?;
-    root.put_program(place, SCRIPT.as_bytes(), Owner::current())?;
-    let named = python(service, image);
+pub async fn load(lab: Lab<'_>, engine: Engine, service: &Service) -> Result<EngineSmoke> {
+    let named = python(service, lab.image);
     let python = named.unwrap_or(PYTHON);
     let wanted = NewContainer {
         entrypoint: vec![python.to_owned()],
@@ -162,17 +133,16 @@ pub async fn load(lab: Lab<'_>) -> Result<EngineSmoke> {
         environment: service.environment.clone(),
         user: service.user.clone(),
         working_dir: service.working_dir.clone(),
-        gpus: gpus.cloned(),
         cap_add: service.cap_add.clone(),
         cap_drop: service.cap_drop.clone(),
         shm_size: service.shm_size,
-        ..base
+        ..lab.container(SCRIPT.as_bytes(), IN_CONTAINER).await?
     };
-    let ran = match container::run(docker, &wanted, limit).await? {
-        Ok(said) => reading::ran(&said, limit),
+    let ran = match lab.run(&wanted).await? {
+        Ok(said) => reading::ran(&said, lab.limit),
         Err(words) => reading::refused(python, named.is_some(), &words),
     };
-    Ok(EngineSmoke { image: key.to_owned(), ran })
+    Ok(EngineSmoke { image: lab.key.to_owned(), ran })
 }
 
 /// The Python that starts the engine, where the entrypoint names one.
