@@ -47,7 +47,7 @@ pub fn run(context: &Context, args: &args::Doctor) -> Result<u8> {
             file.display()
         ));
     }
-    report::print(context, &found)
+    report::print_layer(context, &found, Layer::Doctor)
 }
 
 /// The subject: the host with its deployments, or with the one that was named.

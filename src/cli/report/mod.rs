@@ -35,22 +35,26 @@ pub fn print_layer(context: &Context, report: &Report, layer: Layer) -> Result<u
     let mut shown = report.clone();
     shown.findings.retain(|finding| finding.layer == layer || is_cause(finding));
     print(context, &shown)?;
-    if report.opens_gate() && context.ui.format == Format::Text {
-        context.ui.say(after(layer));
+    if report.opens_gate()
+        && context.ui.format == Format::Text
+        && let Some(next) = after(layer)
+    {
+        context.ui.say(next);
     }
     Ok(if report.opens_gate() { exit::DONE } else { exit::CHECK })
 }
 
-/// What a layer that is well leaves open: those above it were not looked at.
-fn after(layer: Layer) -> &'static str {
+/// What a layer that is well leaves open: those above it were not looked at. None above the last.
+fn after(layer: Layer) -> Option<&'static str> {
     match layer {
         Layer::Doctor => {
-            "this was the host alone; what comes next: `bedplate toolkit verify` (Docker and its GPUs)"
+            Some("this was the host alone; what comes next: `bedplate toolkit verify` (Docker and its GPUs)")
         }
         Layer::Toolkit => {
-            "what comes next: `bedplate runtime prepare --engine ENGINE` (the image, the model)"
+            Some("what comes next: `bedplate runtime prepare --engine ENGINE` (the image, the model)")
         }
-        Layer::Runtime | Layer::Up => "what comes next: `bedplate up -f NAME`",
+        Layer::Runtime => Some("what comes next: `bedplate up -f NAME`"),
+        Layer::Up => None,
     }
 }
 
