@@ -2,7 +2,7 @@
 
 use super::{
     registry::{Check, registry},
-    report::{Finding, Layer, Outcome, Report, Weight},
+    report::{Ahead, Finding, Layer, Outcome, Report, Weight},
     subject::Subject,
     verdict::Verdict,
 };
@@ -21,29 +21,64 @@ pub fn judge_only(ids: &[&str], subject: &Subject<'_>, facts: &Facts) -> Report 
 fn run<'c>(checks: impl Iterator<Item = &'c Check>, subject: &Subject<'_>, facts: &Facts) -> Report {
     let mut report = Report { subject: subject.name.clone(), findings: Vec::new() };
     for check in checks {
-        let verdict = match reason_to_skip(check, &report.findings, subject) {
-            Some(reason) => reason,
-            None => guarded((check.run)(subject, facts)),
+        let judged = || finding(check, guarded((check.run)(subject, facts)), subject);
+        let found = if check.gpus_only && !subject.gpus() {
+            finding(check, Verdict::not_applicable("the profile's host has no GPUs"), subject)
+        } else if let Some(blame) = skipped_by(check, &report.findings) {
+            let mut skipped = finding(check, skipped(blame), subject);
+            if stands_alone(check, &report.findings) {
+                skipped.ahead = ahead(judged());
+            }
+            skipped
+        } else {
+            judged()
         };
-        report.findings.push(finding(check, verdict, subject));
+        report.findings.push(found);
     }
     report
 }
 
-/// Why a check is not run: it does not apply, or a lower layer or a check it builds on shuts the gate.
-fn reason_to_skip(check: &Check, before: &[Finding], subject: &Subject<'_>) -> Option<Verdict> {
-    if check.gpus_only && !subject.gpus() {
-        return Some(Verdict::not_applicable("the profile's host has no GPUs"));
-    }
-    let blame = skipped_by(check, before)?;
+/// The verdict of a check that is not judged because of this finding.
+fn skipped(blame: &Finding) -> Verdict {
     let word = if blame.outcome == Outcome::Fail { "failed" } else { "is unknown" };
-    Some(Verdict {
+    Verdict {
         outcome: Outcome::Skipped,
         because: format!("skipped: `{}` {word}", blame.id),
         evidence: Vec::new(),
         next: None,
         tolerated: false,
-    })
+    }
+}
+
+/// Faults that a higher layer meets again, in its own words.
+const ECHOES: &[(&str, &[&str])] = &[
+    ("host.os", &["image.platform"]),
+    ("host.disk", &["image.present", "runtime.cache"]),
+    ("host.inodes", &["runtime.cache"]),
+    ("host.dns", &["image.present"]),
+    ("secret.present", &["runtime.hf-token", "runtime.cache"]),
+    ("deploy.fit", &["runtime.hf-token", "runtime.smoke"]),
+];
+
+/// Whether what a skipped check sees says something of itself, and is not a lower fault seen again: a start follows from
+/// all, what is about GPUs from a fault of theirs, and what builds on a check from that one's.
+fn stands_alone(check: &Check, before: &[Finding]) -> bool {
+    let fault = |finding: &&Finding| {
+        finding.shuts_gate() && (finding.outcome != Outcome::Skipped || finding.ahead.is_some())
+    };
+    let echoed = |finding: &Finding| {
+        let id = finding.id.as_str();
+        check.needs.contains(&id)
+            || (check.gpus_only && id.starts_with("gpu."))
+            || ECHOES.iter().any(|(fault, again)| *fault == id && again.contains(&check.id))
+    };
+    check.layer != Layer::Up && !before.iter().filter(fault).any(echoed)
+}
+
+/// What would fail once the lower layers are well. What could not be looked at may be theirs, and is not told.
+fn ahead(judged: Finding) -> Option<Ahead> {
+    let fails = judged.outcome == Outcome::Fail && judged.accepted.is_none();
+    fails.then_some(Ahead { because: judged.because, next: judged.next })
 }
 
 /// The finding that keeps a check from being run: the first of a lower layer that shuts the gate, else one that the check
@@ -92,6 +127,7 @@ fn finding(check: &Check, verdict: Verdict, subject: &Subject<'_>) -> Finding {
         evidence,
         next,
         accepted,
+        ahead: None,
     }
 }
 

@@ -67,6 +67,19 @@ pub struct Finding {
     /// The reason of a recorded exception (`[checks] accept`), which lets a fail through the gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<String>,
+    /// Of a skipped check: what fails there already, whatever it was skipped for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<Ahead>,
+}
+
+/// What a skipped check saw all the same: the next fault, behind the one to begin with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ahead {
+    /// One line: what was seen.
+    pub because: String,
+    /// The one thing to do, once what is below is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 impl Finding {

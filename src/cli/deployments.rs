@@ -60,9 +60,11 @@ fn one(status: &Status) -> String {
         None => "",
     };
     let up = status.wanted == Some(WantedState::Running) && !status.is_down();
-    let since = status
-        .since
-        .as_deref()
+    // `status.since` is the last `up`, which may have changed nothing: what was started last has been up the shortest.
+    let running = status.services.iter().filter(|service| service.state == "running");
+    let since = running
+        .filter_map(|service| service.since.as_deref())
+        .max()
         .filter(|_| up)
         .map_or_else(String::new, |since| format!(", up since {}", text::moment(since)));
     let generation = status.generation.map_or_else(String::new, |number| format!(", generation {number}"));

@@ -269,8 +269,13 @@ fn print_plan(context: &Context, plan: &Plan, deployments: &[String]) -> Result<
     if let Some(why) = &plan.reboot {
         context.ui.say(&format!("a reboot would be needed: {why}"));
     }
+    let does = match plan.change {
+        Change::New => "make",
+        Change::Repair => "mend",
+        Change::Switch => "go to",
+    };
     context.ui.say(&format!(
-        "would make generation {}: {}; nothing was changed",
+        "would {does} generation {}: {}; nothing was changed",
         plan.generation,
         text::count(plan.steps.len(), "step")
     ));

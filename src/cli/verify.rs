@@ -1,5 +1,7 @@
 //! `verify`: this host or a root tree, held against a lock; an image, held against its record.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{Context, args, build, inputs::Sources, subject};
 use crate::{
     build::verify::{self, Class, Finding, Outcome, Report, What, image},
@@ -76,8 +78,8 @@ fn print(context: &Context, report: &Report) -> Result<()> {
         if !found.is_empty() {
             context.ui.data(&format!("{heading}:\n"))?;
         }
-        for finding in found {
-            context.ui.data(&format!("  {}\n", line(finding)))?;
+        for line in lines(&found, context.ui.verbose > 0) {
+            context.ui.data(&format!("  {line}\n"))?;
         }
     }
     let counts = &report.counts;
@@ -108,6 +110,50 @@ fn print(context: &Context, report: &Report) -> Result<()> {
     Ok(())
 }
 
+/// More files than these that are gone from one directory are one line.
+const FEW: usize = 10;
+/// Names in the path of such a directory: `/usr/share/doc`.
+const DEPTH: usize = 3;
+
+/// A line for each finding. Where dpkg was told to leave documents or translations out (`path-exclude`, dpkg(1)), thousands
+/// are gone: those of one directory are one line, unless each is asked for.
+fn lines(found: &[&Finding], each: bool) -> Vec<String> {
+    let directory = |finding: &Finding| {
+        let path = finding.path.as_deref().filter(|_| !each && finding.what == What::Missing)?;
+        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+        let above = names.get(..DEPTH).filter(|_| names.len() > DEPTH)?;
+        Some(format!("/{}", above.join("/")))
+    };
+    let mut gone: BTreeMap<String, (usize, BTreeSet<&str>)> = BTreeMap::new();
+    for finding in found {
+        if let Some(directory) = directory(finding) {
+            let (files, packages) = gone.entry(directory).or_default();
+            *files += 1;
+            packages.extend(finding.package.as_deref());
+        }
+    }
+    gone.retain(|_, (files, _)| *files > FEW);
+    let mut lines = Vec::new();
+    for finding in found {
+        match directory(finding).filter(|directory| gone.contains_key(directory)) {
+            None => lines.push(line(finding)),
+            Some(directory) => {
+                // Said where the first one is.
+                if let Some((files, packages)) = gone.get_mut(&directory).map(std::mem::take)
+                    && files > 0
+                {
+                    lines.push(format!(
+                        "`{}/`: {files} files of {} are not there; `--verbose` names each",
+                        directory.escape_debug(),
+                        text::count(packages.len(), "package")
+                    ));
+                }
+            }
+        }
+    }
+    lines
+}
+
 fn line(finding: &Finding) -> String {
     let mut line = String::new();
     if let Some(part) = &finding.part {
@@ -129,4 +175,38 @@ fn line(finding: &Finding) -> String {
         line.push_str(&format!(": {found}"));
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gone(path: String, package: &str) -> Finding {
+        Finding {
+            class: Class::Difference,
+            what: What::Missing,
+            part: None,
+            path: Some(path),
+            package: Some(package.to_owned()),
+            expected: None,
+            found: None,
+        }
+    }
+
+    #[test]
+    fn what_is_gone_from_one_directory_by_the_hundred_is_one_line() {
+        let mut found: Vec<Finding> =
+            (0..99).map(|n| gone(format!("/usr/share/doc/p{n}/copyright"), &format!("p{}", n % 9))).collect();
+        found.insert(50, gone("/usr/bin/p".to_owned(), "p1"));
+        found.push(gone("/usr/share/man/man1/p.1.gz".to_owned(), "p1"));
+        let found: Vec<&Finding> = found.iter().collect();
+        let short = lines(&found, false);
+        assert_eq!(short.len(), 3, "{short:?}");
+        assert_eq!(
+            short[0],
+            "`/usr/share/doc/`: 99 files of 9 packages are not there; `--verbose` names each"
+        );
+        assert!(short[1].starts_with("`/usr/bin/p` of p1") && short[2].contains("man1"), "{short:?}");
+        assert_eq!(lines(&found, true).len(), found.len());
+    }
 }

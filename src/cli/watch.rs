@@ -260,6 +260,7 @@ mod tests {
             evidence: vec![evidence.to_owned()],
             next: None,
             accepted: None,
+            ahead: None,
         };
         Report { subject: "host".to_owned(), findings: vec![finding] }
     }

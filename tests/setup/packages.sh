@@ -14,7 +14,6 @@ packages=(
   mmdebstrap debian-archive-keyring gpgv gnupg qemu-system-x86 busybox-static e2fsprogs xz-utils zstd
   ovmf fdisk dosfstools mtools erofs-utils
   # another user and another clock for image builds
-  # another user and another clock for image builds
   uidmap libfaketime
   # signatures of kernel modules
   openssl
@@ -57,7 +56,9 @@ echo "packages.sh: installing ${missing[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
 install=(apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0)
 log=$(mktemp)
-if ! { apt-get update -qq && "${install[@]}" "${missing[@]}"; } >"$log" 2>&1; then
+# This release's qemu-system-x86 removes a qemu-img of another release.
+tools() { command -v qemu-img >/dev/null || "${install[@]}" qemu-utils; }
+if ! { apt-get update -qq && "${install[@]}" "${missing[@]}" && tools; } >"$log" 2>&1; then
   tail -n 30 "$log" >&2
   echo "packages.sh: installing the packages above failed" >&2
   exit 1

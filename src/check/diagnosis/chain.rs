@@ -109,7 +109,8 @@ pub fn chains(report: &Report) -> Vec<Chain> {
     let mut chains: Vec<Chain> = Vec::new();
     for (at, finding) in findings.iter().enumerate() {
         let skipped = finding.outcome == Outcome::Skipped;
-        if !skipped && !finding.shuts_gate() {
+        // What fails already, whatever it was skipped for, is not mended with that.
+        if finding.ahead.is_some() || !skipped && !finding.shuts_gate() {
             continue;
         }
         let before = findings.get(..at).unwrap_or_default();
@@ -186,19 +187,25 @@ fn repair(finding: &Finding) -> Option<Repair> {
     })
 }
 
-/// The chains that have consequences, for people: a line a cause.
+/// The chains that have consequences, for people: a line a cause. What was skipped follows from nothing: it waits.
 pub fn lines(chains: &[Chain]) -> Vec<String> {
     let chains = chains.iter().filter(|chain| !chain.consequences.is_empty());
     chains
         .map(|chain| {
             let word = if chain.outcome == Outcome::Fail { "failed" } else { "is unknown" };
-            format!("{} {word}, and so: {}", chain.id, families(&chain.consequences).join(", "))
+            let (waits, follows): (Vec<_>, Vec<_>) =
+                chain.consequences.iter().partition(|one| one.outcome == Outcome::Skipped);
+            let part = |says: &str, of: &[&Consequence]| {
+                if of.is_empty() { String::new() } else { format!("{says}: {}", families(of).join(", ")) }
+            };
+            let (follows, waits) = (part(", and so", &follows), part("; skipped until then", &waits));
+            format!("{} {word}{follows}{waits}", chain.id)
         })
         .collect()
 }
 
 /// Ids, with neighbours of one family as one where they are more than two: `gpu.* (9)`.
-fn families(consequences: &[Consequence]) -> Vec<String> {
+fn families(consequences: &[&Consequence]) -> Vec<String> {
     let family = |id: &str| id.split_once('.').map_or(id, |(family, _)| family).to_owned();
     let mut said = Vec::new();
     for alike in consequences.chunk_by(|one, next| family(&one.id) == family(&next.id)) {

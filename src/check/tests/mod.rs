@@ -1,5 +1,6 @@
 //! Every check from facts: healthy, broken, unseen, repaired; and the rules around them.
 
+mod ahead;
 mod chains;
 mod exposed;
 mod facts;

@@ -31,7 +31,9 @@ struct Page {
     counts: Vec<Count>,
     /// What shuts the gate, lowest layer first.
     causes: Vec<Row>,
-    /// How many checks wait for those.
+    /// What is seen to fail behind those.
+    behind: Vec<Row>,
+    /// How many checks wait for those, and showed nothing yet.
     skipped: usize,
     sections: Vec<Section>,
 }
@@ -66,6 +68,7 @@ struct Row {
     evidence: Vec<String>,
     next: Option<String>,
     accepted: Option<String>,
+    ahead: Option<(String, Option<String>)>,
 }
 
 impl Page {
@@ -82,7 +85,12 @@ impl Page {
             at: at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             counts: counts(&report.findings).into_iter().map(Count::of).collect(),
             causes: causes.into_iter().map(|(_, row)| row.clone()).collect(),
-            skipped: report.findings.iter().filter(|finding| finding.outcome == Outcome::Skipped).count(),
+            behind: rows.iter().filter(|(_, row)| row.ahead.is_some()).map(|(_, row)| row.clone()).collect(),
+            skipped: report
+                .findings
+                .iter()
+                .filter(|finding| finding.outcome == Outcome::Skipped && finding.ahead.is_none())
+                .count(),
             sections: LAYERS.into_iter().filter_map(|layer| Section::of(layer, &rows)).collect(),
         }
     }
@@ -129,6 +137,10 @@ impl Row {
             evidence: finding.evidence.iter().map(|line| visible(line)).collect(),
             next: next(finding).map(visible),
             accepted: finding.accepted.as_deref().map(visible),
+            ahead: finding
+                .ahead
+                .as_ref()
+                .map(|ahead| (visible(&ahead.because), ahead.next.as_deref().map(visible))),
         }
     }
 }

@@ -46,6 +46,10 @@ fn case(finding: &Finding) -> TestCase {
     lines.extend(finding.evidence.iter().cloned());
     lines.extend(finding.next.iter().map(|next| format!("next: {next}")));
     lines.extend(finding.accepted.iter().map(|reason| format!("accepted: {reason}")));
+    if let Some(ahead) = &finding.ahead {
+        lines.push(format!("seen already: {}", ahead.because));
+        lines.extend(ahead.next.iter().map(|next| format!("then: {next}")));
+    }
     case.set_system_out(lines.join("\n"));
     case
 }

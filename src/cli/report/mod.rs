@@ -30,10 +30,10 @@ pub fn print(context: &Context, report: &Report) -> Result<u8> {
     Ok(if report.opens_gate() { exit::DONE } else { exit::CHECK })
 }
 
-/// Prints one layer of a report, with whatever below it shuts the gate.
+/// Prints one layer of a report, with whatever below it shuts the gate, or is seen to fail behind that.
 pub fn print_layer(context: &Context, report: &Report, layer: Layer) -> Result<u8> {
     let mut shown = report.clone();
-    shown.findings.retain(|finding| finding.layer == layer || is_cause(finding));
+    shown.findings.retain(|finding| finding.layer == layer || is_cause(finding) || finding.ahead.is_some());
     print(context, &shown)?;
     if report.opens_gate()
         && context.ui.format == Format::Text

@@ -98,6 +98,12 @@ impl Table {
                 self.text(&indent, &hanging, line);
             }
         }
+        if let Some(ahead) = &finding.ahead {
+            self.text(&format!("{indent}seen already: "), &hanging, &ahead.because);
+            if let Some(next) = &ahead.next {
+                self.text(&format!("{indent}then: "), &hanging, next);
+            }
+        }
         if let Some(reason) = &finding.accepted {
             self.text(&format!("{indent}accepted: "), &hanging, reason);
         } else if let Some(next) = next(finding) {
@@ -136,6 +142,11 @@ impl Table {
         if let Some(first) = first {
             for line in lines(&chains(report)) {
                 self.text("", "  ", &line);
+            }
+            let ahead: Vec<&str> =
+                report.findings.iter().filter(|f| f.ahead.is_some()).map(|f| f.id.as_str()).collect();
+            if !ahead.is_empty() {
+                self.text("", "  ", &format!("behind it, and seen already: {}", ahead.join(", ")));
             }
             let id = &first.id;
             self.text("", "  ", &format!("start with {id}: `bedplate explain {id}`"));

@@ -185,6 +185,8 @@ async fn each_alone_is_named_with_its_next_step() {
             assert_eq!(report.layer_to_blame(), Some(found.layer), "{}", fault.name);
         }
         assert!(found.next.is_some(), "{}", fault.name);
+        let behind = report.findings.iter().find(|found| found.ahead.is_some());
+        assert_eq!(behind, None, "{} is alone", fault.name);
     }
 }
 

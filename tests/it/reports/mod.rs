@@ -4,7 +4,7 @@ mod browser;
 mod schema;
 mod terminal;
 
-use bedplate::check::report::{Finding, Layer, Outcome, Report, Weight};
+use bedplate::check::report::{Ahead, Finding, Layer, Outcome, Report, Weight};
 
 use super::cli::{Place, profile};
 
@@ -39,6 +39,10 @@ fn every_outcome() -> Report {
                 },
                 next: (!done).then(|| format!("{HOSTILE} `bedplate provision`")),
                 accepted: None,
+                ahead: (outcome == Outcome::Skipped).then(|| Ahead {
+                    because: format!("seen already {HOSTILE}"),
+                    next: Some(format!("{HOSTILE} `bedplate up`")),
+                }),
             });
         }
         findings.push(Finding {
@@ -50,6 +54,7 @@ fn every_outcome() -> Report {
             evidence: vec!["a: b".into()],
             next: Some("mend it".into()),
             accepted: Some(format!("until March {HOSTILE}")),
+            ahead: None,
         });
     }
     Report { subject: format!("host {HOSTILE}"), findings }

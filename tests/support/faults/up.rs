@@ -64,9 +64,12 @@ pub(super) const FAULTS: &[Fault] = &[
         &["up.started"],
         &["the deployment"],
         [
-            "engine_alone; further '[\"/bin/sh\", \"-c\", \"sleep 5; tail /dev/zero\"]'; \
+            // The engine is not there before it: its end is what ends the wait.
+            "engine_alone; deployment '$a extra_args: [\"--loading-seconds\", \"600\"]'; \
+             further '[\"/bin/sh\", \"-c\", \"while grep -q max /sys/fs/cgroup/memory.max; do sleep 1; done; tail /dev/zero\"]'; \
              once_up try-further docker update --memory 32m --memory-swap 32m try-further",
             "settle",
         ],
-    ),
+    )
+    .by("up -f $lab/lab.yaml --timeout 90"),
 ];

@@ -93,6 +93,11 @@ impl Said {
         self.findings.iter().filter(speaks).map(|finding| finding.id.as_str()).collect()
     }
 
+    /// The skipped checks that saw something all the same.
+    fn ahead(&self) -> BTreeSet<&str> {
+        self.findings.iter().filter(|found| found.ahead.is_some()).map(|found| found.id.as_str()).collect()
+    }
+
     fn clean(&self) -> Result<(), String> {
         if self.code == 0 && self.blame.is_none() && self.guilty().is_empty() {
             return Ok(());
@@ -105,6 +110,11 @@ impl Said {
         let mut lines = format!("blamed: {:?}, causes {:?}", self.blame, self.causes);
         for finding in self.findings.iter().filter(|finding| self.guilty().contains(finding.id.as_str())) {
             let _ = write!(lines, "\n    {:?} {}: {}", finding.outcome, finding.id, finding.because);
+        }
+        for finding in &self.findings {
+            if let Some(ahead) = &finding.ahead {
+                let _ = write!(lines, "\n    ahead {}: {}", finding.id, ahead.because);
+            }
         }
         lines
     }
@@ -146,7 +156,7 @@ fn look(machine: &Machine, planted: &[&Fault], layer: Layer, again: bool) -> Run
 fn judge(said: &Said, planted: &[&Fault], layer: Layer) -> Result<(), String> {
     let shut: Vec<&&Fault> = planted.iter().filter(|fault| !fault.warns).collect();
     let blame = shut.iter().map(|fault| fault.layer).min();
-    let guilty = said.guilty();
+    let (guilty, ahead) = (said.guilty(), said.ahead());
     let wrong = |what: String| Err(format!("{what}: {}", said.lines()));
     if said.code != if shut.is_empty() { 0 } else { 3 } {
         return wrong(format!("exit code {}", said.code));
@@ -154,7 +164,9 @@ fn judge(said: &Said, planted: &[&Fault], layer: Layer) -> Result<(), String> {
     if said.blame != blame {
         return wrong(format!("the layer to blame is {blame:?}"));
     }
-    if let Some(stranger) = guilty.iter().find(|id| !planted.iter().any(|fault| fault.names.contains(id))) {
+    if let Some(stranger) =
+        guilty.union(&ahead).find(|id| !planted.iter().any(|fault| fault.names.contains(id)))
+    {
         return wrong(format!("`{stranger}` is not guilty"));
     }
     let lowest: Vec<&str> =
