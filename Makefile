@@ -4,7 +4,7 @@
 CARGO ?= cargo
 VM_DIR := $(if $(BEDPLATE_VM_DIR),$(BEDPLATE_VM_DIR),$(CURDIR)/.cache/vm)
 IMAGES := $(CURDIR)/.cache/images
-SCRIPTS := .ci/run fuzz/run benches/common.sh benches/images benches/packages tests/setup/packages.sh tests/setup/flake tests/vm/machine tests/vm/registry tests/vm/try tests/vm/images/build \
+SCRIPTS := .ci/run fuzz/run benches/common.sh benches/images benches/packages tests/setup/packages.sh tests/setup/flake tests/run tests/vm/machine tests/vm/registry tests/vm/try tests/vm/images/build \
   tests/vm/base/customize tests/vm/base/grub tests/vm/base/init tests/vm/faults.sh
 export BEDPLATE_VM_DIR := $(VM_DIR)
 
@@ -20,7 +20,7 @@ try-clean:
 
 test: setup test-machine
 	@tests/setup/flake
-	$(CARGO) test --locked
+	@CARGO="$(CARGO)" tests/run
 
 # The long stories as well: a hundred kills and more.
 test-full: setup test-machine
