@@ -35,9 +35,8 @@ pub fn print_layer(context: &Context, report: &Report, layer: Layer) -> Result<u
     let mut shown = report.clone();
     shown.findings.retain(|finding| finding.layer == layer || is_cause(finding) || finding.ahead.is_some());
     print(context, &shown)?;
-    if report.opens_gate()
-        && context.ui.format == Format::Text
-        && let Some(next) = after(layer)
+    if context.ui.format == Format::Text
+        && let Some(next) = if report.opens_gate() { after(layer) } else { beside(layer) }
     {
         context.ui.say(next);
     }
@@ -56,6 +55,13 @@ fn after(layer: Layer) -> Option<&'static str> {
         Layer::Runtime => Some("what comes next: `bedplate up -f NAME`"),
         Layer::Up => None,
     }
+}
+
+/// What looks further than a layer at fault, for those who would rather mend everything in one round.
+fn beside(layer: Layer) -> Option<&'static str> {
+    (layer < Layer::Runtime).then_some(
+        "the layers above were not looked at: `bedplate runtime prepare --engine ENGINE` shows what fails there already",
+    )
 }
 
 /// The outcome in one word, as printed.
