@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
+    report::Outcome,
     subject::Subject,
     verdict::{Tally, Verdict, size},
 };
 use crate::host::facts::{
     Facts, Hub, Listener, PublishedContainer, PublishedPort, Resolution, looked_up, need,
-    wanted::{WantedDeployment, WantedService},
+    wanted::{WantedDeployment, WantedImage, WantedService},
 };
 use crate::profile::Published;
 
@@ -81,7 +82,38 @@ pub(super) fn unpacked(download: u64) -> u64 {
     (download / 10).saturating_mul(UNPACKED_TENTHS)
 }
 
+/// Images that must be fetched, by the lock's name.
+type Images<'i> = BTreeMap<&'i str, &'i WantedImage>;
+
+/// What is needed for images that are not there. Where Docker cannot be asked, none may be there, or all: what holds for all
+/// holds, what does not hold even for none is a fault, and what is between is Docker's matter and no fault of the host.
+fn for_images(subject: &Subject<'_>, facts: &Facts, judge: impl Fn(&Images<'_>) -> Verdict) -> Verdict {
+    let all = need::images(&subject.wanted, facts);
+    let verdict = judge(&all);
+    let certain: Images<'_> = all
+        .iter()
+        .filter(|(name, _)| need::asked(name, facts))
+        .map(|(name, image)| (*name, *image))
+        .collect();
+    let well = |verdict: &Verdict| !matches!(verdict.outcome, Outcome::Fail | Outcome::Unknown);
+    if well(&verdict) || certain.len() == all.len() {
+        return verdict;
+    }
+    let least = judge(&certain);
+    if !well(&least) {
+        return least;
+    }
+    let because = format!("Docker cannot be asked which images it has; if it has none: {}", verdict.because);
+    Verdict { evidence: verdict.evidence, ..Verdict::unknown(because) }
+        .next("mend what `docker.daemon` of `bedplate toolkit verify` says, then look again")
+        .tolerated()
+}
+
 pub(super) fn disk(subject: &Subject<'_>, facts: &Facts) -> Verdict {
+    for_images(subject, facts, |images| room(subject, facts, images))
+}
+
+fn room(subject: &Subject<'_>, facts: &Facts, images: &Images<'_>) -> Verdict {
     let wanted = &subject.wanted;
     let mut tally = Tally::default();
     let mut needs: BTreeMap<u64, Need> = BTreeMap::new();
@@ -97,7 +129,7 @@ pub(super) fn disk(subject: &Subject<'_>, facts: &Facts) -> Verdict {
             Err(why) => tally.unknown(format!("free space for `{path}`: {why}")),
         };
     let root = facts.image_root();
-    let download: u64 = need::images(wanted, facts).values().map(|image| image.download).sum();
+    let download: u64 = images.values().map(|image| image.download).sum();
     let unpacked = unpacked(download);
     add(
         &mut tally,
@@ -191,10 +223,17 @@ pub(super) fn memory(subject: &Subject<'_>, facts: &Facts) -> Verdict {
 }
 
 pub(super) fn dns(subject: &Subject<'_>, facts: &Facts) -> Verdict {
+    for_images(subject, facts, |images| resolves(subject, facts, images))
+}
+
+fn resolves(subject: &Subject<'_>, facts: &Facts, images: &Images<'_>) -> Verdict {
     let mut why: BTreeMap<String, String> = BTreeMap::new();
-    for (host, images) in need::registries(&subject.wanted, facts) {
-        let names: Vec<String> = images.into_iter().map(|name| format!("`{name}`")).collect();
-        why.insert(host, format!("registry of {}", names.join(", ")));
+    for (name, image) in images {
+        if let Some(registry) = &image.registry {
+            why.entry(registry.clone())
+                .and_modify(|why| why.push_str(&format!(", `{name}`")))
+                .or_insert_with(|| format!("registry of `{name}`"));
+        }
     }
     for name in &subject.wanted.names {
         why.entry(name.clone()).or_insert_with(|| "`[checks] resolve`".to_owned());

@@ -26,7 +26,7 @@ fn run<'c>(checks: impl Iterator<Item = &'c Check>, subject: &Subject<'_>, facts
             finding(check, Verdict::not_applicable("the profile's host has no GPUs"), subject)
         } else if let Some(blame) = skipped_by(check, &report.findings) {
             let mut skipped = finding(check, skipped(blame), subject);
-            if stands_alone(check, &report.findings) {
+            if stands_alone(check, subject, &report.findings) {
                 skipped.ahead = ahead(judged());
             }
             skipped
@@ -50,35 +50,50 @@ fn skipped(blame: &Finding) -> Verdict {
     }
 }
 
-/// Faults that a higher layer meets again, in its own words.
+/// Faults that a higher layer, or a check beside them, meets again in its own words. What a check builds on by the registry
+/// needs no line here.
 const ECHOES: &[(&str, &[&str])] = &[
-    ("host.os", &["image.platform"]),
-    ("host.disk", &["image.present", "runtime.cache"]),
-    ("host.inodes", &["runtime.cache"]),
+    ("host.disk", &["docker.storage", "image.present", "runtime.cache"]),
+    ("host.inodes", &["image.present", "runtime.cache"]),
     ("host.dns", &["image.present"]),
-    ("secret.present", &["runtime.hf-token", "runtime.cache"]),
-    ("deploy.fit", &["runtime.hf-token", "runtime.smoke"]),
+    ("deploy.fit", &["runtime.smoke"]),
+    ("docker.daemon", &["docker.storage", "image.present"]),
+    ("docker.storage", &["image.present"]),
+    ("toolkit.package", &["toolkit.wiring", "toolkit.cdi-fresh"]),
+    ("toolkit.wiring", &["toolkit.cdi-fresh"]),
 ];
 
-/// Whether what a skipped check sees says something of itself, and is not a lower fault seen again: a start follows from
+/// Whether what a skipped check sees says something of itself, and is not a lower fault seen again. Where one of those is
+/// that nobody could look, the same may be true here. On another system nothing of the profile holds. A start follows from
 /// all, what is about GPUs from a fault of theirs, and what builds on a check from that one's.
-fn stands_alone(check: &Check, before: &[Finding]) -> bool {
+fn stands_alone(check: &Check, subject: &Subject<'_>, before: &[Finding]) -> bool {
     let fault = |finding: &&Finding| {
         finding.shuts_gate() && (finding.outcome != Outcome::Skipped || finding.ahead.is_some())
     };
     let echoed = |finding: &Finding| {
         let id = finding.id.as_str();
-        check.needs.contains(&id)
+        finding.outcome == Outcome::Unknown
+            || id == "host.os"
+            || check.needs.contains(&id)
             || (check.gpus_only && id.starts_with("gpu."))
+            || (id == "secret.present" && check.id == "runtime.hf-token" && is_of_a_token(finding, subject))
             || ECHOES.iter().any(|(fault, again)| *fault == id && again.contains(&check.id))
     };
     check.layer != Layer::Up && !before.iter().filter(fault).any(echoed)
 }
 
+/// Whether a finding of secrets names one that a deployment shows to the model hub.
+fn is_of_a_token(finding: &Finding, subject: &Subject<'_>) -> bool {
+    subject.deployments.iter().any(|deployment| {
+        let token = format!("`{}`", deployment.hf_token);
+        std::iter::once(&finding.because).chain(&finding.evidence).any(|line| line.contains(&token))
+    })
+}
+
 /// What would fail once the lower layers are well. What could not be looked at may be theirs, and is not told.
 fn ahead(judged: Finding) -> Option<Ahead> {
     let fails = judged.outcome == Outcome::Fail && judged.accepted.is_none();
-    fails.then_some(Ahead { because: judged.because, next: judged.next })
+    fails.then_some(Ahead { because: judged.because, evidence: judged.evidence, next: judged.next })
 }
 
 /// The finding that keeps a check from being run: the first of a lower layer that shuts the gate, else one that the check

@@ -77,6 +77,9 @@ pub struct Finding {
 pub struct Ahead {
     /// One line: what was seen.
     pub because: String,
+    /// What it was seen in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
     /// The one thing to do, once what is below is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
@@ -113,6 +116,17 @@ impl Report {
     pub fn opens_gate(&self) -> bool {
         self.findings.iter().any(|f| f.outcome == Outcome::Pass)
             && !self.findings.iter().any(Finding::shuts_gate)
+    }
+
+    /// The skipped checks that fail as well, in order, each once.
+    pub fn ahead(&self) -> Vec<&str> {
+        let mut ids: Vec<&str> = Vec::new();
+        for finding in self.findings.iter().filter(|finding| finding.ahead.is_some()) {
+            if !ids.contains(&finding.id.as_str()) {
+                ids.push(&finding.id);
+            }
+        }
+        ids
     }
 
     /// The lowest layer whose finding shuts the gate: the one to blame.

@@ -60,11 +60,10 @@ fn one(status: &Status) -> String {
         None => "",
     };
     let up = status.wanted == Some(WantedState::Running) && !status.is_down();
-    // `status.since` is the last `up`, which may have changed nothing: what was started last has been up the shortest.
-    let running = status.services.iter().filter(|service| service.state == "running");
-    let since = running
-        .filter_map(|service| service.since.as_deref())
-        .max()
+    // `status.since` is the last `up`, which may have changed nothing. The engine's service has the deployment's name.
+    let engine = status.services.iter().find(|service| service.service == status.name);
+    let since = engine
+        .and_then(|engine| engine.since.as_deref())
         .filter(|_| up)
         .map_or_else(String::new, |since| format!(", up since {}", text::moment(since)));
     let generation = status.generation.map_or_else(String::new, |number| format!(", generation {number}"));

@@ -205,7 +205,9 @@ pub async fn check(context: &Context, root: &Arc<Root>) -> Result<Report> {
             found.findings.into_iter().filter(|finding| finding.layer == Layer::Runtime).map(
                 |mut finding| {
                     if several {
-                        finding.because = format!("{}: {}", deployment.name, finding.because);
+                        let whose = |says: &mut String| says.insert_str(0, &format!("{}: ", deployment.name));
+                        whose(&mut finding.because);
+                        finding.ahead.as_mut().map(|ahead| &mut ahead.because).map(whose);
                     }
                     finding
                 },

@@ -110,21 +110,21 @@ fn print(context: &Context, report: &Report) -> Result<()> {
     Ok(())
 }
 
-/// More files than these that are gone from one directory are one line.
+/// More documents than these that are gone from one directory are one line.
 const FEW: usize = 10;
-/// Names in the path of such a directory: `/usr/share/doc`.
-const DEPTH: usize = 3;
+/// Where documents and translations are, for which dpkg may be told to leave them out (`path-exclude`, dpkg(1)).
+const DOCUMENTS: [&str; 5] =
+    ["/usr/share/doc/", "/usr/share/man/", "/usr/share/info/", "/usr/share/locale/", "/usr/share/lintian/"];
 
-/// A line for each finding. Where dpkg was told to leave documents or translations out (`path-exclude`, dpkg(1)), thousands
-/// are gone: those of one directory are one line, unless each is asked for.
+/// A line for each finding. Where dpkg leaves documents out, thousands are gone: those of one directory are one line, unless
+/// `each` is asked for.
 fn lines(found: &[&Finding], each: bool) -> Vec<String> {
     let directory = |finding: &Finding| {
-        let path = finding.path.as_deref().filter(|_| !each && finding.what == What::Missing)?;
-        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
-        let above = names.get(..DEPTH).filter(|_| names.len() > DEPTH)?;
-        Some(format!("/{}", above.join("/")))
+        let path =
+            finding.path.as_deref().filter(|_| finding.what == What::Missing && finding.part.is_none())?;
+        DOCUMENTS.into_iter().find(|directory| !each && path.starts_with(directory))
     };
-    let mut gone: BTreeMap<String, (usize, BTreeSet<&str>)> = BTreeMap::new();
+    let mut gone: BTreeMap<&str, (usize, BTreeSet<&str>)> = BTreeMap::new();
     for finding in found {
         if let Some(directory) = directory(finding) {
             let (files, packages) = gone.entry(directory).or_default();
@@ -135,17 +135,15 @@ fn lines(found: &[&Finding], each: bool) -> Vec<String> {
     gone.retain(|_, (files, _)| *files > FEW);
     let mut lines = Vec::new();
     for finding in found {
-        match directory(finding).filter(|directory| gone.contains_key(directory)) {
+        match directory(finding).and_then(|directory| Some((directory, gone.get_mut(directory)?))) {
             None => lines.push(line(finding)),
-            Some(directory) => {
+            Some((directory, of)) => {
                 // Said where the first one is.
-                if let Some((files, packages)) = gone.get_mut(&directory).map(std::mem::take)
-                    && files > 0
-                {
+                let (files, packages) = std::mem::take(of);
+                if files > 0 {
+                    let packages = text::count(packages.len(), "package");
                     lines.push(format!(
-                        "`{}/`: {files} files of {} are not there; `--verbose` names each",
-                        directory.escape_debug(),
-                        text::count(packages.len(), "package")
+                        "`{directory}`: {files} files of {packages} are not there; `--verbose` names each"
                     ));
                 }
             }
@@ -199,9 +197,11 @@ mod tests {
             (0..99).map(|n| gone(format!("/usr/share/doc/p{n}/copyright"), &format!("p{}", n % 9))).collect();
         found.insert(50, gone("/usr/bin/p".to_owned(), "p1"));
         found.push(gone("/usr/share/man/man1/p.1.gz".to_owned(), "p1"));
+        // A library is named, however many are gone.
+        found.extend((0..20).map(|n| gone(format!("/usr/lib/x/libp{n}.so"), "p1")));
         let found: Vec<&Finding> = found.iter().collect();
         let short = lines(&found, false);
-        assert_eq!(short.len(), 3, "{short:?}");
+        assert_eq!(short.len(), 23, "{short:?}");
         assert_eq!(
             short[0],
             "`/usr/share/doc/`: 99 files of 9 packages are not there; `--verbose` names each"

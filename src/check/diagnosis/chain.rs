@@ -187,7 +187,7 @@ fn repair(finding: &Finding) -> Option<Repair> {
     })
 }
 
-/// The chains that have consequences, for people: a line a cause. What was skipped follows from nothing: it waits.
+/// The chains that have consequences, for people: a line a cause. What was skipped is not what follows.
 pub fn lines(chains: &[Chain]) -> Vec<String> {
     let chains = chains.iter().filter(|chain| !chain.consequences.is_empty());
     chains
@@ -198,7 +198,7 @@ pub fn lines(chains: &[Chain]) -> Vec<String> {
             let part = |says: &str, of: &[&Consequence]| {
                 if of.is_empty() { String::new() } else { format!("{says}: {}", families(of).join(", ")) }
             };
-            let (follows, waits) = (part(", and so", &follows), part("; skipped until then", &waits));
+            let (follows, waits) = (part(", and so", &follows), part("; skipped", &waits));
             format!("{} {word}{follows}{waits}", chain.id)
         })
         .collect()

@@ -241,3 +241,54 @@ fn a_clock_without_a_source_does_not_shut_the_gate() {
     assert_eq!(world.finding("host.clock").weight, Weight::Required);
     assert!(!world.report(&[Layer::Doctor]).opens_gate());
 }
+
+/// Docker is stopped, and so cannot be asked which images it has.
+fn silent(free: u64) -> World {
+    let mut world = world();
+    let away = Away { why: "no socket".to_owned(), next: Some("start it".to_owned()) };
+    world.facts.docker = Known::Ok(Docker::Away(away));
+    for found in world.facts.images.values_mut() {
+        *found = Known::unknown("Docker does not answer");
+    }
+    for space in world.facts.space.values_mut() {
+        edit!(*space, s => s.free = free);
+    }
+    let address = Resolution::Addresses(vec![std::net::Ipv4Addr::LOCALHOST.into()]);
+    world.facts.names.insert("registry-1.docker.io".into(), Known::Ok(address.clone()));
+    world.facts.names.insert("registry.example".into(), Known::Ok(address));
+    world
+}
+
+#[test]
+fn what_only_docker_knows_is_no_fault_of_the_host() {
+    // Room for all images, for none of them, and not even for what is wanted beside them.
+    let mut world = silent(900 * GIB);
+    world.profile.checks.disk_free_gib = 10;
+    assert_eq!(world.finding("host.disk").outcome, Pass);
+    let mut world = silent(11 * GIB);
+    world.profile.checks.disk_free_gib = 10;
+    let found = world.finding("host.disk");
+    assert_eq!((found.outcome, found.weight), (Unknown, Weight::Advisory), "{found:?}");
+    assert!(
+        found.because.starts_with("Docker cannot be asked which images it has; if it has none: `/"),
+        "{found:?}"
+    );
+    let report = world.report(&[Layer::Doctor, Layer::Toolkit, Layer::Runtime]);
+    assert_eq!(report.layer_to_blame(), Some(Layer::Toolkit), "{report:#?}");
+    let mut world = silent(9 * GIB);
+    world.profile.checks.disk_free_gib = 10;
+    assert_eq!(world.finding("host.disk").outcome, Fail);
+
+    // A registry that has to be asked only if an image is not there; and a name that is wanted in any case.
+    let refused = || Known::Ok(Resolution::Failed("it does not resolve".into()));
+    let mut world = silent(900 * GIB);
+    assert_eq!(world.finding("host.dns").outcome, Pass);
+    world.facts.names.insert("registry.example".into(), refused());
+    let found = world.finding("host.dns");
+    assert_eq!((found.outcome, found.weight), (Unknown, Weight::Advisory), "{found:?}");
+    world.facts.images.insert("miner-agent".into(), Known::Ok(None));
+    assert_eq!(world.finding("host.dns").outcome, Fail);
+    let mut world = silent(900 * GIB);
+    world.facts.names.insert("time.example".into(), refused());
+    assert_eq!(world.finding("host.dns").outcome, Fail);
+}

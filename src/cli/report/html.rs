@@ -4,7 +4,7 @@
 use askama::Template;
 use jiff::Timestamp;
 
-use super::{LAYERS, command, counts, duty, is_cause, next, verdict, word};
+use super::{ALSO, LAYERS, command, counts, duty, is_cause, next, verdict, word};
 use crate::{
     check::report::{Finding, Layer, Outcome, Report, Weight},
     error::{Doing as _, Result},
@@ -31,9 +31,11 @@ struct Page {
     counts: Vec<Count>,
     /// What shuts the gate, lowest layer first.
     causes: Vec<Row>,
-    /// What is seen to fail behind those.
+    /// What fails as well, though it was skipped.
     behind: Vec<Row>,
-    /// How many checks wait for those, and showed nothing yet.
+    /// What is said of them.
+    also: &'static str,
+    /// How many more were skipped.
     skipped: usize,
     sections: Vec<Section>,
 }
@@ -68,7 +70,15 @@ struct Row {
     evidence: Vec<String>,
     next: Option<String>,
     accepted: Option<String>,
-    ahead: Option<(String, Option<String>)>,
+    ahead: Option<Behind>,
+}
+
+/// What fails as well, though it was skipped.
+#[derive(Clone)]
+struct Behind {
+    because: String,
+    evidence: Vec<String>,
+    next: Option<String>,
 }
 
 impl Page {
@@ -86,6 +96,7 @@ impl Page {
             counts: counts(&report.findings).into_iter().map(Count::of).collect(),
             causes: causes.into_iter().map(|(_, row)| row.clone()).collect(),
             behind: rows.iter().filter(|(_, row)| row.ahead.is_some()).map(|(_, row)| row.clone()).collect(),
+            also: ALSO,
             skipped: report
                 .findings
                 .iter()
@@ -137,10 +148,11 @@ impl Row {
             evidence: finding.evidence.iter().map(|line| visible(line)).collect(),
             next: next(finding).map(visible),
             accepted: finding.accepted.as_deref().map(visible),
-            ahead: finding
-                .ahead
-                .as_ref()
-                .map(|ahead| (visible(&ahead.because), ahead.next.as_deref().map(visible))),
+            ahead: finding.ahead.as_ref().map(|ahead| Behind {
+                because: visible(&ahead.because),
+                evidence: ahead.evidence.iter().map(|line| visible(line)).collect(),
+                next: ahead.next.as_deref().map(visible),
+            }),
         }
     }
 }
@@ -149,6 +161,7 @@ impl Row {
 fn rank(finding: &Finding) -> u8 {
     match finding.outcome {
         _ if is_cause(finding) => 0,
+        _ if finding.ahead.is_some() => 1,
         Outcome::Fail | Outcome::Unknown => 1,
         Outcome::Warn => 2,
         Outcome::Pass => 3,

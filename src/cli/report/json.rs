@@ -14,7 +14,7 @@ pub fn json(report: &Report) -> serde_json::Value {
         "subject": report.subject,
         "ready": report.opens_gate(),
         "blame": report.layer_to_blame(),
-        "diagnosis": { "causes": chains(report) },
+        "diagnosis": { "causes": chains(report), "ahead": report.ahead() },
         "findings": report.findings,
     })
 }

@@ -36,7 +36,8 @@ fn case(finding: &Finding) -> TestCase {
         Outcome::Unknown => non_success(NonSuccessKind::Error, finding),
         Outcome::Skipped | Outcome::NotApplicable => {
             let mut status = TestCaseStatus::skipped();
-            status.set_message(finding.because.clone());
+            let also = finding.ahead.as_ref().map(|ahead| format!("; fails as well: {}", ahead.because));
+            status.set_message(format!("{}{}", finding.because, also.unwrap_or_default()));
             status
         }
     };
@@ -47,7 +48,8 @@ fn case(finding: &Finding) -> TestCase {
     lines.extend(finding.next.iter().map(|next| format!("next: {next}")));
     lines.extend(finding.accepted.iter().map(|reason| format!("accepted: {reason}")));
     if let Some(ahead) = &finding.ahead {
-        lines.push(format!("seen already: {}", ahead.because));
+        lines.push(format!("fails as well: {}", ahead.because));
+        lines.extend(ahead.evidence.iter().cloned());
         lines.extend(ahead.next.iter().map(|next| format!("then: {next}")));
     }
     case.set_system_out(lines.join("\n"));

@@ -30,7 +30,7 @@ pub fn print(context: &Context, report: &Report) -> Result<u8> {
     Ok(if report.opens_gate() { exit::DONE } else { exit::CHECK })
 }
 
-/// Prints one layer of a report, with whatever below it shuts the gate, or is seen to fail behind that.
+/// Prints one layer of a report, with whatever below it shuts the gate, or fails as well.
 pub fn print_layer(context: &Context, report: &Report, layer: Layer) -> Result<u8> {
     let mut shown = report.clone();
     shown.findings.retain(|finding| finding.layer == layer || is_cause(finding) || finding.ahead.is_some());
@@ -60,7 +60,7 @@ fn after(layer: Layer) -> Option<&'static str> {
 /// What looks further than a layer at fault, for those who would rather mend everything in one round.
 fn beside(layer: Layer) -> Option<&'static str> {
     (layer < Layer::Runtime).then_some(
-        "the layers above were not looked at: `bedplate runtime prepare --engine ENGINE` shows what fails there already",
+        "the layers above were not looked at: `bedplate runtime prepare --engine ENGINE` shows what fails there as well",
     )
 }
 
@@ -85,6 +85,9 @@ pub fn command(layer: Layer) -> &'static str {
         Layer::Up => "up",
     }
 }
+
+/// What is said of skipped checks that fail as well.
+const ALSO: &str = "these fail as well, and can be mended in the same round";
 
 /// The layers, lowest first.
 const LAYERS: [Layer; 4] = [Layer::Doctor, Layer::Toolkit, Layer::Runtime, Layer::Up];

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Color, Style};
 
-use super::{command, counts, duty, next, verdict, word};
+use super::{ALSO, command, counts, duty, next, verdict, word};
 use crate::{
     check::{
         diagnosis::{chains, lines},
@@ -98,16 +98,19 @@ impl Table {
                 self.text(&indent, &hanging, line);
             }
         }
+        let cyan = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Cyan)));
         if let Some(ahead) = &finding.ahead {
-            self.text(&format!("{indent}seen already: "), &hanging, &ahead.because);
+            self.text(&format!("{indent}fails as well: "), &hanging, &ahead.because);
+            for line in &ahead.evidence {
+                self.text(&indent, &hanging, line);
+            }
             if let Some(next) = &ahead.next {
-                self.text(&format!("{indent}then: "), &hanging, next);
+                self.text(&format!("{indent}{cyan}then:{cyan:#} "), &hanging, next);
             }
         }
         if let Some(reason) = &finding.accepted {
             self.text(&format!("{indent}accepted: "), &hanging, reason);
         } else if let Some(next) = next(finding) {
-            let cyan = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Cyan)));
             self.text(&format!("{indent}{cyan}next:{cyan:#} "), &hanging, next);
         }
     }
@@ -143,10 +146,10 @@ impl Table {
             for line in lines(&chains(report)) {
                 self.text("", "  ", &line);
             }
-            let ahead: Vec<&str> =
-                report.findings.iter().filter(|f| f.ahead.is_some()).map(|f| f.id.as_str()).collect();
+            let ahead = report.ahead();
             if !ahead.is_empty() {
-                self.text("", "  ", &format!("behind it, and seen already: {}", ahead.join(", ")));
+                let line = format!("{ALSO}: {}", ahead.join(", "));
+                self.text("", "  ", &line);
             }
             let id = &first.id;
             self.text("", "  ", &format!("start with {id}: `bedplate explain {id}`"));

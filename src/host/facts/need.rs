@@ -33,6 +33,11 @@ pub fn images<'a>(wanted: &'a Wanted, facts: &Facts) -> BTreeMap<&'a str, &'a Wa
         .collect()
 }
 
+/// Whether Docker could be asked for this image.
+pub fn asked(name: &str, facts: &Facts) -> bool {
+    facts.images.get(name).is_some_and(|found| found.ok().is_some())
+}
+
 /// Registries that must still be asked: host name to the images that come from there.
 pub fn registries(wanted: &Wanted, facts: &Facts) -> BTreeMap<String, BTreeSet<String>> {
     let mut registries: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

@@ -40,7 +40,8 @@ fn every_outcome() -> Report {
                 next: (!done).then(|| format!("{HOSTILE} `bedplate provision`")),
                 accepted: None,
                 ahead: (outcome == Outcome::Skipped).then(|| Ahead {
-                    because: format!("seen already {HOSTILE}"),
+                    because: format!("seen {HOSTILE}"),
+                    evidence: vec![HOSTILE.into()],
                     next: Some(format!("{HOSTILE} `bedplate up`")),
                 }),
             });
