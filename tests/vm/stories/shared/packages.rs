@@ -10,6 +10,7 @@ use bedplate::{digest::Digest, store::Store};
 use crate::support::{Site, installed_packages, locked_packages, served, store, turn};
 
 #[test]
+#[ignore = "long: `make test-full`"]
 fn an_older_engine_goes_down_and_comes_back_by_rollback_without_a_network() {
     let _turn = turn();
     let (machine, site) = served();
