@@ -20,6 +20,10 @@ pub const DEPLOYMENT_LABEL: &str = "bedplate.deployment";
 /// Where dockerd writes its process id (dockerd(8), `--pidfile`).
 const PID_FILE: &str = "/run/docker.pid";
 
+/// Where Docker and its containerd keep what they have. Both are there once they ran, whatever `data-root` says of images
+/// (dockerd(8), containerd-config.toml(5)).
+const KEPT: [&str; 2] = ["/var/lib/docker", "/var/lib/containerd"];
+
 /// The daemon's part of the facts.
 #[derive(Debug, Default)]
 pub(super) struct FromDocker {
@@ -30,6 +34,14 @@ pub(super) struct FromDocker {
     pub(super) details: Known<EngineDetails>,
 }
 
+/// An image where no daemon answers: where none ever ran there is none, else nobody knows.
+fn image_of_none(tree: &Tree) -> Known<Option<Image>> {
+    if KEPT.iter().all(|path| matches!(tree.stat(path), Ok(None))) {
+        return Known::Ok(None);
+    }
+    Known::unknown("Docker does not answer")
+}
+
 /// Asks the daemon. That it does not answer is known, too.
 pub(super) async fn ask(tree: &Tree, socket: &str, wanted: &Wanted) -> FromDocker {
     let away = |error: &Error| FromDocker {
@@ -37,11 +49,7 @@ pub(super) async fn ask(tree: &Tree, socket: &str, wanted: &Wanted) -> FromDocke
             why: one_line(error),
             next: error.hints().first().map(|hint| (*hint).to_owned()),
         })),
-        images: wanted
-            .images
-            .keys()
-            .map(|name| (name.clone(), Known::unknown("Docker does not answer")))
-            .collect(),
+        images: wanted.images.keys().map(|name| (name.clone(), image_of_none(tree))).collect(),
         containers: Known::unknown("Docker does not answer"),
         published: Known::unknown("Docker does not answer"),
         details: Known::unknown("Docker does not answer"),
@@ -112,4 +120,24 @@ async fn containers(docker: &Docker) -> Result<Vec<Container>> {
         });
     }
     Ok(containers)
+}
+
+#[cfg(test)]
+mod tests {
+    // Test code: files are made plainly.
+    #![allow(clippy::disallowed_methods)]
+
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::system::files::Root;
+
+    #[test]
+    fn where_docker_never_ran_there_is_no_image() {
+        let host = tempfile::tempdir().unwrap();
+        let tree = Tree::new(Arc::new(Root::open(host.path()).unwrap()));
+        assert_eq!(image_of_none(&tree), Known::Ok(None));
+        std::fs::create_dir_all(host.path().join("var/lib/containerd")).unwrap();
+        assert_eq!(image_of_none(&tree), Known::unknown("Docker does not answer"));
+    }
 }
