@@ -12,6 +12,7 @@ use super::{
     tree::Tree,
     wanted::{Wanted, WantedDeployment},
 };
+use crate::error::Result;
 
 /// What is known of a model from the host alone.
 pub(super) fn on_host(found: Known<Option<model::Found>>) -> Model {
@@ -57,9 +58,12 @@ pub(super) async fn ask_hub(
     describe: bool,
 ) -> Said {
     let (endpoint, model) = (&wanted.hub, &deployment.model);
-    let token = match sources.tokens.get(&deployment.hf_token) {
-        Some(token) => Some(token.clone()),
-        None => token_on_host(tree, &sources.secrets_dir, &deployment.hf_token),
+    let (token, unread) = match sources.tokens.get(&deployment.hf_token) {
+        Some(token) => (Some(token.clone()), None),
+        None => match token_on_host(tree, &sources.secrets_dir, &deployment.hf_token) {
+            Ok(token) => (token, None),
+            Err(error) => (None, Some(one_line(&error))),
+        },
     };
     let late = format!("the hub did not answer within {} s", sources.network_limit.as_secs_f32());
     let client = match hub::client(sources.network_limit) {
@@ -73,6 +77,13 @@ pub(super) async fn ask_hub(
         Ok(Err(error)) => return Said { hub: Known::unknown(one_line(&error)), described: None },
         Err(_) => return Said { hub: Known::unknown(late), described: None },
     };
+    // Refused without a token that is there: what the hub says with it is not known.
+    if let Some(why) = unread
+        && !matches!(answer.hub, Hub::Allowed { .. })
+    {
+        let why = format!("the hub wants a token, and the one on this host cannot be read: {why}");
+        return Said { hub: Known::unknown(why), described: None };
+    }
     let mut described = None;
     if describe && wanted.gpus && matches!(answer.hub, Hub::Allowed { .. }) {
         let look = hub::describe(&client, endpoint, model, token.as_ref(), &answer);
@@ -82,12 +93,12 @@ pub(super) async fn ask_hub(
     Said { hub: Known::Ok(answer.hub), described }
 }
 
-/// A token that was handed to this host.
-fn token_on_host(tree: &Tree, directory: &str, secret: &str) -> Option<SecretString> {
+/// A token that was handed to this host, where there is one.
+fn token_on_host(tree: &Tree, directory: &str, secret: &str) -> Result<Option<SecretString>> {
     if secret.contains('/') {
-        return None;
+        return Ok(None);
     }
-    let text = tree.root().read_text(&format!("{directory}/{secret}"), 1 << 16).ok()??;
+    let text = tree.root().read_text(&format!("{directory}/{secret}"), 1 << 16)?.unwrap_or_default();
     let text = text.trim();
-    (!text.is_empty()).then(|| SecretString::from(text))
+    Ok((!text.is_empty()).then(|| SecretString::from(text)))
 }

@@ -94,9 +94,20 @@ async fn ask(endpoint: &str, model: &str, token: Option<&str>, asked: bool) -> (
 
 /// What is known of a model, and what `runtime.hf-token` and `deploy.fit` say: eight GPUs of 80 GiB.
 async fn whole(endpoint: &str, model: &str, token: Option<&str>, asked: bool) -> (Model, Vec<Finding>) {
-    let directory = tempfile::tempdir().unwrap();
-    let mut sources = Sources::of(Arc::new(Root::open(Path::new(directory.path())).unwrap()));
-    sources.docker_socket = directory.path().join("docker.sock").display().to_string();
+    let host = tempfile::tempdir().unwrap();
+    on(host.path(), endpoint, model, token, asked).await
+}
+
+/// The same on a host with this tree.
+async fn on(
+    host: &Path,
+    endpoint: &str,
+    model: &str,
+    token: Option<&str>,
+    asked: bool,
+) -> (Model, Vec<Finding>) {
+    let mut sources = Sources::of(Arc::new(Root::open(host).unwrap()));
+    sources.docker_socket = host.join("docker.sock").display().to_string();
     sources.network_limit = Duration::from_millis(700);
     sources.tokens.extend(token.map(|token| ("HF_TOKEN".to_owned(), SecretString::from(token))));
     let profile = profile();
@@ -153,6 +164,23 @@ async fn a_hub_that_cannot_be_asked_is_unknown() {
         assert_eq!(finding.outcome, Outcome::Unknown, "{model}");
         assert!(!format!("{finding:?}").contains("good"));
     }
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_read_is_not_a_missing_one() {
+    let endpoint = serve().await;
+    let host = tempfile::tempdir().unwrap();
+    // As root everything can be read: what is there is no file.
+    std::fs::create_dir_all(host.path().join("run/bedplate/secrets/HF_TOKEN")).unwrap();
+    for model in ["o/gated", "o/hidden"] {
+        let (seen, findings) = on(host.path(), &endpoint, model, None, false).await;
+        assert!(matches!(seen.hub, Known::Unknown { .. }), "{model}: {seen:?}");
+        assert_eq!(findings[0].outcome, Outcome::Unknown, "{model}: {:?}", findings[0]);
+        assert!(findings[0].because.contains("cannot be read"), "{model}: {:?}", findings[0]);
+    }
+    // Where no token is needed it does not matter.
+    let (_, findings) = on(host.path(), &endpoint, "o/open", None, false).await;
+    assert_eq!(findings[0].outcome, Outcome::Pass, "{:?}", findings[0]);
 }
 
 #[tokio::test]
