@@ -66,7 +66,7 @@ const ECHOES: &[(&str, &[&str])] = &[
 /// Whether what a skipped check sees says something of itself, and is not a lower fault seen again. Where one of those is
 /// that nobody could look, the same may be true here. On another system nothing of the profile holds. A start follows from
 /// all, what is about GPUs from a fault of theirs, and what builds on a check from that one's.
-fn stands_alone(check: &Check, subject: &Subject<'_>, before: &[Finding]) -> bool {
+pub(super) fn stands_alone(check: &Check, subject: &Subject<'_>, before: &[Finding]) -> bool {
     let fault = |finding: &&Finding| {
         finding.shuts_gate() && (finding.outcome != Outcome::Skipped || finding.ahead.is_some())
     };
@@ -76,18 +76,24 @@ fn stands_alone(check: &Check, subject: &Subject<'_>, before: &[Finding]) -> boo
             || id == "host.os"
             || check.needs.contains(&id)
             || (check.gpus_only && id.starts_with("gpu."))
-            || (id == "secret.present" && check.id == "runtime.hf-token" && is_of_a_token(finding, subject))
+            || match (id, check.id) {
+                ("secret.present", "runtime.hf-token") => {
+                    subject.deployments.iter().any(|deployment| names(finding, &deployment.hf_token))
+                }
+                ("secret.modes", "runtime.cache") => {
+                    subject.wanted.deployments.iter().any(|deployment| names(finding, &deployment.cache))
+                }
+                _ => false,
+            }
             || ECHOES.iter().any(|(fault, again)| *fault == id && again.contains(&check.id))
     };
     check.layer != Layer::Up && !before.iter().filter(fault).any(echoed)
 }
 
-/// Whether a finding of secrets names one that a deployment shows to the model hub.
-fn is_of_a_token(finding: &Finding, subject: &Subject<'_>) -> bool {
-    subject.deployments.iter().any(|deployment| {
-        let token = format!("`{}`", deployment.hf_token);
-        std::iter::once(&finding.because).chain(&finding.evidence).any(|line| line.contains(&token))
-    })
+/// Whether a finding speaks of this secret or path.
+fn names(finding: &Finding, what: &str) -> bool {
+    let what = format!("`{what}`");
+    std::iter::once(&finding.because).chain(&finding.evidence).any(|line| line.contains(&what))
 }
 
 /// What would fail once the lower layers are well. What could not be looked at may be theirs, and is not told.

@@ -5,7 +5,10 @@ use super::{
     table::cases,
     *,
 };
-use crate::host::facts::*;
+use crate::{
+    check::{judge::stands_alone, registry},
+    host::facts::*,
+};
 
 const ALL: [Layer; 4] = [Layer::Doctor, Layer::Toolkit, Layer::Runtime, Layer::Up];
 
@@ -94,4 +97,27 @@ fn what_is_accepted_advisory_or_unseen_is_not_told() {
 #[test]
 fn what_builds_on_the_second_fault_is_not_a_third() {
     assert_eq!(ids(&small(stopped(world()))), ["docker.daemon"]);
+}
+
+#[test]
+fn a_path_or_secret_that_is_at_fault_is_not_a_second_fault() {
+    // The cache is reached through a link, which both say; a secret that is gone is the token.
+    let link = |world: &mut World| {
+        let cache = Cache { exists: true, writable: false, why: Some("it is a symbolic link".to_owned()) };
+        world.facts.caches.insert("/data/huggingface".to_owned(), Known::Ok(cache));
+    };
+    let mut world = small(world());
+    link(&mut world);
+    assert_eq!(ids(&world), ["runtime.cache"]);
+    let subject = world.subject();
+    let mut before = world.report(&[Layer::Doctor]).findings;
+    let modes = before.iter_mut().find(|found| found.id == "secret.modes").unwrap();
+    modes.outcome = Outcome::Fail;
+    let cache = registry().iter().find(|check| check.id == "runtime.cache").unwrap();
+    "`/data/minerhome` is a link".clone_into(&mut modes.because);
+    modes.evidence.clear();
+    assert!(stands_alone(cache, &subject, &before));
+    let modes = before.iter_mut().find(|found| found.id == "secret.modes").unwrap();
+    "`/data/huggingface` is a link".clone_into(&mut modes.because);
+    assert!(!stands_alone(cache, &subject, &before));
 }
