@@ -4,6 +4,7 @@
 //! Nothing here looks at the host itself, but for [`readiness`], which keeps a report's result.
 
 pub mod accept;
+mod ahead;
 pub mod diagnosis;
 mod engine;
 mod engine_smoke;

@@ -6,7 +6,7 @@ use super::{
     *,
 };
 use crate::{
-    check::{judge::stands_alone, registry},
+    check::{ahead::stands_alone, registry},
     host::facts::*,
 };
 
