@@ -120,11 +120,9 @@ impl Said {
     }
 }
 
-/// Plants these, lowest layer first, looks, mends them, and with `again` looks once more.
+/// Plants these, lowest layer first, looks, mends them, the last first, and with `again` looks once more.
 fn look(machine: &Machine, planted: &[&Fault], layer: Layer, again: bool) -> Run {
-    let shell = |text: &dyn Fn(&Fault) -> &'static str| {
-        planted.iter().map(|fault| format!("{}\n", text(fault))).collect::<String>()
-    };
+    let line = |text: &str| format!("{text}\n");
     // `toolkit verify` is about the host, whatever is deployed.
     let deployed = planted.iter().any(|fault| fault.touches.contains(&"the deployment"));
     let layer = if layer == Layer::Toolkit && deployed { Layer::Runtime } else { layer };
@@ -132,7 +130,9 @@ fn look(machine: &Machine, planted: &[&Fault], layer: Layer, again: bool) -> Run
     // What was started is not there for the next look.
     let remove = if command.starts_with("up ") { "bedplate rm try >/dev/null 2>&1" } else { ":" };
     let once_more = if again { "look" } else { ":" };
-    let (plant, mend) = (shell(&|fault| fault.plant), shell(&|fault| fault.mend));
+    let plant: String = planted.iter().map(|fault| line(fault.plant)).collect();
+    // The last first: Docker starts again only where its configuration is well.
+    let mend: String = planted.iter().rev().map(|fault| line(fault.mend)).collect();
     machine.script(&format!(
         ". /root/lab/faults.sh\n\
          part() {{ bash -e -c '. /root/lab/faults.sh; . /dev/stdin' >$lab/said 2>&1 || {{ echo \"not $1\"; cat $lab/said; }} >&2; }}\n\
