@@ -11,7 +11,7 @@ const PLACE: &str = "/root/kill";
 fn a_killed_provision_is_finished_by_the_next() {
     let _turn = turn();
     let full = std::env::var_os("BEDPLATE_FULL").is_some();
-    let kills = if full { 60 } else { 10 };
+    let kills = if full { 100 } else { 10 };
     let seed = std::env::var("BEDPLATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_124);
     eprintln!("{kills} kills with BEDPLATE_SEED={seed}");
     let mut random = Random(seed);
