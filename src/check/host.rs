@@ -228,12 +228,9 @@ pub(super) fn dns(subject: &Subject<'_>, facts: &Facts) -> Verdict {
 
 fn resolves(subject: &Subject<'_>, facts: &Facts, images: &Images<'_>) -> Verdict {
     let mut why: BTreeMap<String, String> = BTreeMap::new();
-    for (name, image) in images {
-        if let Some(registry) = &image.registry {
-            why.entry(registry.clone())
-                .and_modify(|why| why.push_str(&format!(", `{name}`")))
-                .or_insert_with(|| format!("registry of `{name}`"));
-        }
+    for (host, images) in need::registries(images) {
+        let names: Vec<String> = images.into_iter().map(|name| format!("`{name}`")).collect();
+        why.insert(host, format!("registry of {}", names.join(", ")));
     }
     for name in &subject.wanted.names {
         why.entry(name.clone()).or_insert_with(|| "`[checks] resolve`".to_owned());

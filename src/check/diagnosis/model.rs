@@ -258,7 +258,7 @@ fn logged_in(case: &Case<'_>) -> Result<bool, String> {
     match case.facts.docker_config.as_result() {
         Ok(None) => Ok(false),
         Ok(Some(configuration)) => {
-            let wanted = need::registries(&case.subject.wanted, case.facts);
+            let wanted = need::registries(&need::images(&case.subject.wanted, case.facts));
             let alias = |host: &str| host == "registry-1.docker.io";
             let has = wanted.keys().any(|host| {
                 configuration

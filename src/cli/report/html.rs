@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{ALSO, LAYERS, command, counts, duty, is_cause, next, verdict, word};
 use crate::{
-    check::report::{Finding, Layer, Outcome, Report, Weight},
+    check::report::{Ahead, Finding, Layer, Outcome, Report, Weight},
     error::{Doing as _, Result},
     ui::text::visible,
 };
@@ -70,15 +70,7 @@ struct Row {
     evidence: Vec<String>,
     next: Option<String>,
     accepted: Option<String>,
-    ahead: Option<Behind>,
-}
-
-/// What fails as well, though it was skipped.
-#[derive(Clone)]
-struct Behind {
-    because: String,
-    evidence: Vec<String>,
-    next: Option<String>,
+    ahead: Option<Ahead>,
 }
 
 impl Page {
@@ -148,7 +140,7 @@ impl Row {
             evidence: finding.evidence.iter().map(|line| visible(line)).collect(),
             next: next(finding).map(visible),
             accepted: finding.accepted.as_deref().map(visible),
-            ahead: finding.ahead.as_ref().map(|ahead| Behind {
+            ahead: finding.ahead.as_ref().map(|ahead| Ahead {
                 because: visible(&ahead.because),
                 evidence: ahead.evidence.iter().map(|line| visible(line)).collect(),
                 next: ahead.next.as_deref().map(visible),

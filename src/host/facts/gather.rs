@@ -344,7 +344,7 @@ async fn second(wanted: &Wanted, sources: &Sources, tree: &Tree, facts: &mut Fac
 /// Names that must resolve: registries of images that are not here, the hub where a model is not.
 fn names(wanted: &Wanted, facts: &Facts) -> BTreeSet<String> {
     let mut names = wanted.names.clone();
-    names.extend(super::need::registries(wanted, facts).into_keys());
+    names.extend(super::need::registries(&super::need::images(wanted, facts)).into_keys());
     if !super::need::models(wanted, facts).is_empty() {
         names.extend(wanted.hub_host());
     }

@@ -38,12 +38,12 @@ pub fn asked(name: &str, facts: &Facts) -> bool {
     facts.images.get(name).is_some_and(|found| found.ok().is_some())
 }
 
-/// Registries that must still be asked: host name to the images that come from there.
-pub fn registries(wanted: &Wanted, facts: &Facts) -> BTreeMap<String, BTreeSet<String>> {
+/// Registries that must be asked for these images: host name to the images that come from there.
+pub fn registries(images: &BTreeMap<&str, &WantedImage>) -> BTreeMap<String, BTreeSet<String>> {
     let mut registries: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (name, image) in images(wanted, facts) {
+    for (name, image) in images {
         if let Some(registry) = &image.registry {
-            registries.entry(registry.clone()).or_default().insert(name.to_owned());
+            registries.entry(registry.clone()).or_default().insert((*name).to_owned());
         }
     }
     registries

@@ -67,7 +67,7 @@ fn the_page_is_whole_in_a_browser_and_runs_nothing() {
         }
         let outcomes: Vec<&str> =
             seen["outcomes"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
-        assert_eq!(outcomes[..4], ["✗ fail", "? unknown", "– skipped", "✗ fail"], "{seen:#}");
+        assert_eq!(outcomes[..5], ["✗ fail", "? unknown", "– skipped", "✗ fail", "! warn"], "{seen:#}");
         assert_eq!(seen["causes"].as_array().unwrap().len(), 8, "{seen:#}");
         assert_eq!(seen["behind"].as_array().unwrap().len(), 4, "{seen:#}");
         // Nothing of what was planted is more than text, and nothing is fetched.
